@@ -1,0 +1,1 @@
+"""Tree-based speculative decoding: models, caches, drafters, verification. Torch, no interface."""

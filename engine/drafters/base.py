@@ -1,0 +1,86 @@
+"""What a drafting method is: it proposes trees and is told what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from engine.growth import Noise
+from engine.sampling import Sampling
+from engine.tree import Children, TokenTree
+
+if TYPE_CHECKING:
+    from engine.records import Verdict
+    from engine.runner import TreeRunner
+
+
+@dataclass(slots=True)
+class Sequence:
+    """One request under way, as a drafter sees it."""
+
+    slot: int
+    tokens: list[int]  # prompt and everything emitted; the last one is the root of the next tree
+    remaining: int  # tokens that may still be emitted, at least 1
+    noise: Noise
+
+    @property
+    def position(self) -> int:
+        """Position of the next token to be emitted."""
+        return len(self.tokens)
+
+    @property
+    def max_depth(self) -> int:
+        """A deeper node could never be emitted: the bonus takes the last place."""
+        return self.remaining - 1
+
+
+class Drafter(Protocol):
+    """Proposes a tree per request. `children` says how its children were chosen."""
+
+    children: Children
+
+    def admit(self, sequence: Sequence) -> None:
+        """A request starts in `sequence.slot`; its prompt is in `sequence.tokens`."""
+
+    def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
+        """A tree for each request, its root being the request's last token."""
+
+    def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
+        """What became of the tree; `sequence.tokens` already ends with what was emitted."""
+
+    def release(self, slot: int) -> None:
+        """The request in `slot` is over."""
+
+
+class DrafterContext(NamedTuple):
+    """What a method is built from. `draft` is there if the method says `needs_draft`."""
+
+    sampling: Sampling
+    children: Children
+    with_replacement: bool
+    draft: TreeRunner | None
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A registry entry."""
+
+    name: str
+    summary: str
+    options: type
+    build: Callable[[Any, DrafterContext], Drafter]
+    #: most nodes (root included) of a tree under these options: the envelope of the target
+    max_nodes: Callable[[Any], int]
+    #: most rows the draft cache needs behind the prefix
+    max_draft_rows: Callable[[Any], int] = lambda options: 0
+    needs_draft: bool = False
+    #: ways to choose children that keep the method lossless, the default when sampling first
+    children: tuple[Children, ...] = field(default=(Children.FIXED,))
+    #: like `children`, where that depends on the options
+    children_for: Callable[[Any], tuple[Children, ...]] | None = None
+
+    def allowed_children(self, options: Any) -> tuple[Children, ...]:
+        """Ways to choose children under these options."""
+        return self.children_for(options) if self.children_for else self.children

@@ -1,0 +1,71 @@
+"""A tree grown anew each step by what the draft model believes; several policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.drafters.base import Drafter, DrafterContext, Method
+from engine.drafters.model_drafter import ModelDrafter
+from engine.drafters.policies import POLICIES
+from engine.options import option
+from engine.tree import Children
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The policy and its bounds. Options a policy does not use are ignored by it."""
+
+    policy: str = option(
+        "eagle2", "how the tree grows; see docs/methods.md", choices=tuple(POLICIES)
+    )
+    nodes: int = option(6, "drafted nodes that stay in the tree", min=1, max=255)
+    depth: int = option(4, "deepest level", min=1, max=32)
+    top_k: int = option(3, "children proposed per expanded node", min=1, max=64)
+    width: int = option(
+        0, "frontier nodes expanded per pass by eagle2 and best-first; 0: as many as top_k",
+        min=0, max=64,
+    )  # fmt: skip
+    threshold: float = option(
+        0.05, "opt-tree stops when a level adds fewer expected tokens than this", min=0, max=1
+    )
+    rounds: int = option(4, "growth rounds of grow-and-prune", min=1, max=32)
+
+    @property
+    def frontier(self) -> int:
+        return self.width or self.top_k
+
+
+def max_draft_rows(options: Options) -> int:
+    """Most nodes that ever run through the draft model in one step."""
+    return POLICIES[options.policy].max_expanded(options)
+
+
+def children_for(options: Options) -> tuple[Children, ...]:
+    """Pruning sampled children would break losslessness: only best-first may sample."""
+    if POLICIES[options.policy].may_sample:
+        return (Children.COUPLED, Children.FIXED, Children.SAMPLED)
+    return (Children.COUPLED, Children.FIXED)
+
+
+def build(options: Options, context: DrafterContext) -> Drafter:
+    """A drafter that grows its trees by the chosen policy."""
+    policy = POLICIES[options.policy]
+    grow = policy.sampled if context.children is Children.SAMPLED else policy.grow
+    assert grow is not None
+    return ModelDrafter(
+        lambda growth, chooser, depth: grow(options, growth, chooser, min(depth, options.depth)),
+        context,
+    )
+
+
+METHOD = Method(
+    name="dynamic-tree",
+    summary="A tree grown each step where the draft model is confident; the policy says how.",
+    options=Options,
+    build=build,
+    max_nodes=lambda options: options.nodes + 1,
+    max_draft_rows=max_draft_rows,
+    needs_draft=True,
+    children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
+    children_for=children_for,
+)

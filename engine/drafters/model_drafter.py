@@ -1,0 +1,140 @@
+"""Drafting with a draft model: a growth policy per tree, batched passes for all requests.
+
+A policy is a generator over one tree: it yields the nodes it wants expanded, is sent their draft
+logits (F, V), and returns the nodes that stay (None: all). The passes of all requests run together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.drafters.base import DrafterContext, Sequence
+from engine.growth import Chooser, Growth
+from engine.runner import Nodes
+from engine.tree import TokenTree, root_only
+
+if TYPE_CHECKING:
+    from engine.records import Verdict
+
+Policy = Generator[list[int], np.ndarray, list[int] | None]
+#: (growth, chooser, deepest useful level) -> a running policy
+Grow = Callable[[Growth, Chooser, int], Policy]
+
+
+class ModelDrafter:
+    """Grows every request's tree by `grow` under the draft model.
+
+    The draft cache holds the accepted sequence but for `_pending`: tokens emitted since it last
+    ran, whose last one is the root. After a path accepted to an unexpanded leaf that is two.
+    """
+
+    def __init__(self, grow: Grow, context: DrafterContext) -> None:
+        assert context.draft is not None
+        self.grow = grow
+        self.children = context.children
+        self._context = context
+        self._runner = context.draft
+        self._pending: dict[int, list[int]] = {}
+        self._rows: dict[int, list[int]] = {}  # draft cache row of each node of the last tree
+        self._num_pending: dict[int, int] = {}  # pending rows that ran in the last tree
+
+    def admit(self, sequence: Sequence) -> None:
+        self._runner.admit(sequence.slot, sequence.tokens[:-1])
+        self._pending[sequence.slot] = [sequence.tokens[-1]]
+        self._num_pending[sequence.slot] = 0
+
+    def release(self, slot: int) -> None:
+        self._runner.release(slot)
+        self._pending.pop(slot, None)
+
+    def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
+        growths = {s.slot: Growth([s.tokens[-1]]) for s in sequences}
+        kept: dict[int, list[int] | None] = {}
+        policies: dict[int, Policy] = {}
+        frontier: dict[int, list[int]] = {}
+        for s in sequences:
+            self._num_pending[s.slot] = 0
+            if s.max_depth < 1:
+                continue
+            chooser = Chooser(
+                kind=self.children,
+                sampling=self._context.sampling,
+                noise=s.noise,
+                position=s.position,
+                with_replacement=self._context.with_replacement,
+            )
+            policies[s.slot] = self.grow(growths[s.slot], chooser, s.max_depth)
+            frontier[s.slot] = next(policies[s.slot])
+        while frontier:
+            logits = self._expand(growths, frontier)
+            for slot, rows in logits.items():
+                try:
+                    frontier[slot] = policies[slot].send(rows)
+                except StopIteration as stop:
+                    kept[slot] = stop.value
+                    del frontier[slot]
+        trees = []
+        for s in sequences:
+            if s.slot not in kept:
+                self._rows[s.slot] = [-1]
+                trees.append(root_only(s.tokens[-1]))
+                continue
+            tree, self._rows[s.slot] = growths[s.slot].finish(self.children, kept[s.slot])
+            trees.append(tree)
+        return trees
+
+    def _expand(
+        self, growths: dict[int, Growth], frontier: dict[int, list[int]]
+    ) -> dict[int, np.ndarray]:
+        """One draft pass over the frontier nodes of all requests: logits (F, V) for each."""
+        batch: dict[int, Nodes] = {}
+        for slot, nodes in frontier.items():
+            growth = growths[slot]
+            if nodes[0] == 0:  # the root: everything the draft cache lacks runs before it
+                pending = self._pending[slot]
+                batch[slot] = Nodes(pending, range(-1, len(pending) - 1))  # type: ignore[arg-type]
+                growth.row[0] = len(pending) - 1
+                self._num_pending[slot] = len(pending)
+            else:
+                first = int(self._runner.count_B[slot])
+                batch[slot] = Nodes(
+                    [growth.tokens[n] for n in nodes],
+                    [growth.row[growth.parents[n]] for n in nodes],
+                )
+                for i, node in enumerate(nodes):
+                    growth.row[node] = first + i
+            growth.passes += 1
+            growth.round += 1
+        logits = self._runner.forward(batch)
+        out = {}
+        for slot, nodes in frontier.items():
+            end = len(batch[slot].tokens_N)
+            out[slot] = to_numpy(logits[slot, end - len(nodes) : end])
+        return out
+
+    def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
+        slot = sequence.slot
+        ran = self._num_pending[slot]
+        emitted = verdict.num_accepted + 1
+        if not ran:  # nothing was drafted: the draft cache stands still
+            self._pending[slot].extend(sequence.tokens[-emitted:])
+            return
+        rows = list(range(ran))
+        for node in verdict.path_A[1:]:
+            if self._rows[slot][node] < 0:
+                break
+            rows.append(self._rows[slot][node])
+        self._runner.keep(slot, rows)
+        known = len(rows) - ran
+        self._pending[slot] = sequence.tokens[len(sequence.tokens) - emitted + known :]
+
+
+def to_numpy(logits: object) -> np.ndarray:
+    """Logits as float32 on the host; a view where they are that already."""
+    import torch
+
+    assert isinstance(logits, torch.Tensor)
+    return logits.detach().to("cpu", torch.float32).numpy()

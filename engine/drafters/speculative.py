@@ -1,0 +1,41 @@
+"""A chain of draft tokens (Leviathan et al., 2211.17192; Chen et al., 2302.01318)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.drafters.base import Method
+from engine.drafters.model_drafter import ModelDrafter, Policy
+from engine.growth import Chooser, Growth
+from engine.options import option
+from engine.tree import Children
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How long the chain is."""
+
+    length: int = option(4, "draft tokens per step", min=1, max=64)
+
+
+def chain(options: Options, growth: Growth, chooser: Chooser, max_depth: int) -> Policy:
+    """One child of one child, `length` deep."""
+    node = 0
+    for _ in range(min(options.length, max_depth)):
+        (logits_V,) = yield [node]
+        (node,) = growth.add_children(node, *chooser.choose(growth, node, logits_V, 1))
+    return None
+
+
+METHOD = Method(
+    name="speculative",
+    summary="A chain of tokens from a draft model, checked in one target pass.",
+    options=Options,
+    build=lambda options, context: ModelDrafter(
+        lambda growth, chooser, depth: chain(options, growth, chooser, depth), context
+    ),
+    max_nodes=lambda options: options.length + 1,
+    max_draft_rows=lambda options: options.length,
+    needs_draft=True,
+    children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
+)

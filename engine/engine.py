@@ -1,0 +1,156 @@
+"""Puts an engine together: method, runners, forwards, verifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.decode import Engine
+from engine.drafters.base import DrafterContext, Method
+from engine.errors import UserError
+from engine.forward import Forward
+from engine.models import LoadedModel
+from engine.registry import METHODS
+from engine.rules import Verifier
+from engine.runner import TreeRunner
+from engine.sampling import Sampling
+from engine.selfcheck import check_tree_attention
+from engine.target import Target
+from engine.tree import Children
+
+#: draft rows beside the drafted nodes: tokens emitted since the draft model last ran
+PENDING_ROWS = 8
+
+OnProgress = Callable[[str, str, float | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How to decode. `capacity` is the largest prompt + max_new_tokens that will come."""
+
+    method: str
+    options: Any
+    sampling: Sampling
+    verify: str = "match"
+    children: str = "auto"
+    cache: bool = True
+    batch: int = 1
+    execution: str = "auto"
+    ignore_eos: bool = False
+    capacity: int = 2048
+    on_progress: OnProgress = lambda phase, message, fraction: None
+
+
+def build_engine(
+    config: EngineConfig, *, target: LoadedModel, draft: LoadedModel | None = None
+) -> Engine:
+    """An engine ready for requests.
+
+    Raises UserError for a method without its draft model, vocabularies that differ, a way of
+    choosing children that the method or rule does not allow, an architecture that cannot run trees.
+    """
+    method = METHODS[config.method]
+    draft = draft if method.needs_draft else None
+    if method.needs_draft:
+        if draft is None:
+            raise UserError(f"{method.name} needs a draft model; give one with --draft.")
+        check_same_vocabulary(target, draft)
+    children = choose_children(config, method)
+    models = [target] if draft is None else [target, draft]
+    for loaded in models:
+        check_tree_attention(loaded)
+    forwards, mode = _forwards(models, config)
+    max_nodes = method.max_nodes(config.options)
+    target_runner = TreeRunner(
+        target,
+        num_slots=config.batch,
+        capacity=config.capacity,
+        max_tree=max_nodes,
+        use_cache=config.cache,
+        forward=forwards[0],
+    )
+    draft_runner = None
+    if draft is not None:
+        draft_runner = TreeRunner(
+            draft,
+            num_slots=config.batch,
+            capacity=config.capacity,
+            max_tree=method.max_draft_rows(config.options) + PENDING_ROWS,
+            use_cache=config.cache,
+            forward=forwards[1],
+        )
+    context = DrafterContext(
+        sampling=config.sampling,
+        children=children,
+        with_replacement=config.verify != "without-replacement",
+        draft=draft_runner,
+        vocab_size=target.vocab_size,
+    )
+    return Engine(
+        target=Target(target_runner),
+        drafter=method.build(config.options, context),
+        verifier=Verifier(config.verify, config.sampling),
+        sampling=config.sampling,
+        num_slots=config.batch,
+        budget=max_nodes - 1,
+        ignore_eos=config.ignore_eos,
+        mode=mode,
+    )
+
+
+def choose_children(config: EngineConfig, method: Method) -> Children:
+    """FIXED when greedy; else what was asked for, or the method's default under the rule.
+
+    Raises UserError for combinations that would not be lossless.
+    """
+    sampled_rule = config.verify != "match"
+    if config.sampling.greedy or not method.needs_draft:
+        return Children.FIXED
+    allowed = method.allowed_children(config.options)
+    if config.children == "auto":
+        wanted = Children.SAMPLED if sampled_rule else allowed[0]
+    else:
+        wanted = Children(config.children)
+    if wanted not in allowed:
+        names = ", ".join(kind.value for kind in allowed)
+        raise UserError(
+            f"{method.name} with these options cannot use {wanted.value} children: pruning drawn"
+            f" tokens would change the output's law. It can use: {names}."
+        )
+    if sampled_rule and wanted is not Children.SAMPLED:
+        raise UserError(
+            f"Rule {config.verify} is lossless for sampled children only; with {wanted.value} ones"
+            " use --verify match."
+        )
+    return wanted
+
+
+def check_same_vocabulary(target: LoadedModel, draft: LoadedModel) -> None:
+    """Raises UserError unless a token id means the same text to both models."""
+    if target.tokenizer is draft.tokenizer:
+        return
+    ours, theirs = target.tokenizer.get_vocab(), draft.tokenizer.get_vocab()
+    if ours != theirs:
+        differing = sum(ours.get(token) != at for token, at in theirs.items())
+        raise UserError(
+            f"The vocabularies differ: {target.name} has {len(ours)} tokens, {draft.name}"
+            f" {len(theirs)}, and {differing} of the latter mean something else to the target."
+            " Choose a draft model of the target's family."
+        )
+
+
+def _forwards(models: list[LoadedModel], config: EngineConfig) -> tuple[list[Forward | None], str]:
+    """Compiled forwards if asked for, or at hand under 'auto'; None stands for eager."""
+    if config.execution == "eager" or not config.cache:
+        return [None] * len(models), "eager"
+    from engine import compiled
+
+    if config.execution == "auto" and not all(compiled.at_hand(m, config.batch) for m in models):
+        return [None] * len(models), "eager"
+    found = [compiled.forward_for(m, config.batch, config.on_progress) for m in models]
+    if any(forward is None for forward in found):
+        if config.execution == "compiled":
+            raise UserError(compiled.why_not())
+        return [None] * len(models), "eager"
+    return list(found), "compiled"

@@ -1,0 +1,147 @@
+"""One forward pass of a Hugging Face model over given cache rows. Compiled twin: compiled.py."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+
+class RowCache(Cache):
+    """Keys and values in preallocated rows; writes go to given rows, reads see the first L.
+
+    Storage per layer: (slots, rows, heads, head_dim). transformers calls `update` and
+    `get_seq_length` alone when a 4-D mask and position ids are given.
+    """
+
+    def __init__(
+        self, keys: list[torch.Tensor], values: list[torch.Tensor], rows_BN: torch.Tensor, cols: int
+    ) -> None:
+        self.keys, self.values = keys, values
+        self.rows_BN, self.cols = rows_BN, cols
+        self.layers: list[Any] = []
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write (B, heads, N, dim) states to their rows; return (B, heads, L, dim) views."""
+        batch = key_states.shape[0]
+        out = []
+        for store, states in ((self.keys, key_states), (self.values, value_states)):
+            kv = store[layer_idx]
+            heads, dim = kv.shape[2:]
+            kv.view(-1, heads, dim).index_put_(
+                (self.rows_BN.reshape(-1),), states.transpose(1, 2).reshape(-1, heads, dim)
+            )
+            out.append(kv[:batch, : self.cols].transpose(1, 2))
+        return out[0], out[1]
+
+    def get_seq_length(self, *_: Any, **__: Any) -> int:
+        return 0
+
+
+class ShapeProbe(Cache):
+    """Stores nothing; notes (heads, key dim, value dim) of each layer as the model calls it."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[int, tuple[int, int, int]] = {}
+        self.layers: list[Any] = []
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.shapes[layer_idx] = (key_states.shape[1], key_states.shape[3], value_states.shape[3])
+        return key_states, value_states
+
+    def get_seq_length(self, *_: Any, **__: Any) -> int:
+        return 0
+
+
+class Forward(Protocol):
+    """A forward pass: what the runner calls, whatever runs underneath."""
+
+    mode: str
+
+    def envelope(self, num_nodes: int, num_slots: int) -> int:
+        """Nodes to pad to: the cheapest size at or above `num_nodes`."""
+
+    def __call__(
+        self,
+        ids_BN: torch.Tensor,
+        positions_BN: torch.Tensor,
+        rows_BN: torch.Tensor,
+        masks: list[torch.Tensor],  # (B, 1, N, L) each: plain, and windowed where needed
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+    ) -> torch.Tensor:
+        """Logits (B, N, V); keys and values of the new rows are written in place."""
+
+
+class HFStep(nn.Module):
+    """The model as a function of plain tensors: the eager forward, and what is exported."""
+
+    def __init__(self, model: PreTrainedModel, *, windowed_dict: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.windowed_dict = windowed_dict
+
+    def forward(
+        self,
+        ids_BN: torch.Tensor,
+        positions_BN: torch.Tensor,
+        rows_BN: torch.Tensor,
+        masks: list[torch.Tensor],
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+        logits_to_keep: int = 0,
+    ) -> torch.Tensor:
+        mask: Any = masks[-1]
+        if self.windowed_dict:
+            mask = {"full_attention": masks[0], "sliding_attention": masks[1]}
+        extra = {"logits_to_keep": logits_to_keep} if logits_to_keep else {}
+        return self.model(
+            input_ids=ids_BN,
+            position_ids=positions_BN,
+            attention_mask=mask,
+            past_key_values=RowCache(keys, values, rows_BN, masks[0].shape[-1]),
+            use_cache=True,
+            **extra,
+        ).logits
+
+
+class EagerForward:
+    """PyTorch, operation by operation. Needs nothing, costs launch overhead."""
+
+    mode = "eager"
+
+    def __init__(self, model: PreTrainedModel, *, windowed_dict: bool) -> None:
+        self.step = HFStep(model, windowed_dict=windowed_dict).eval()
+        self._can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def envelope(self, num_nodes: int, num_slots: int) -> int:
+        return num_nodes
+
+    def __call__(
+        self,
+        ids_BN: torch.Tensor,
+        positions_BN: torch.Tensor,
+        rows_BN: torch.Tensor,
+        masks: list[torch.Tensor],
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+        logits_to_keep: int = 0,
+    ) -> torch.Tensor:
+        with torch.inference_mode():
+            return self.step(
+                ids_BN,
+                positions_BN,
+                rows_BN,
+                masks,
+                keys,
+                values,
+                logits_to_keep if self._can_keep else 0,
+            )

@@ -1,0 +1,211 @@
+"""A draft tree while it grows, and how a node's children are chosen from draft logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.sampling import Sampling, Stream, generator, gumbel, warp
+from engine.tree import Children, Source, TokenTree
+
+#: pruned nodes kept for the viewer, best first
+MAX_PRUNED_KEPT = 64
+
+
+class Noise:
+    """The target's Gumbel noise of one request by position; drafting and verifying share it."""
+
+    def __init__(self, sampling: Sampling, *, request: int, vocab_size: int) -> None:
+        self.sampling = sampling
+        self.request = request
+        self.vocab_size = vocab_size
+        self._by_position: dict[int, np.ndarray] = {}
+
+    def at(self, position: int) -> np.ndarray:
+        """Noise g_V for the token at `position` of the sequence, prompt included."""
+        if position not in self._by_position:
+            self._by_position[position] = gumbel(
+                self.sampling, request=self.request, position=position, vocab_size=self.vocab_size
+            )
+        return self._by_position[position]
+
+    def forget_before(self, position: int) -> None:
+        """Drop what no later step can ask for."""
+        for old in [p for p in self._by_position if p < position]:
+            del self._by_position[old]
+
+
+@dataclass(slots=True)
+class Chooser:
+    """Chooses children of nodes of one request's tree.
+
+    `position` is that of the root's child: a node at depth d has children at position + d.
+    """
+
+    kind: Children
+    sampling: Sampling
+    noise: Noise
+    position: int
+    with_replacement: bool = True  # SAMPLED: i.i.d. draws (rule 2) or distinct ones (rule 3)
+
+    def log_q(self, logits_V: np.ndarray) -> np.ndarray:
+        """The draft's log-distribution: warped like the target's where children are random."""
+        if self.kind is Children.FIXED:
+            return log_softmax(logits_V)
+        return warp(logits_V, self.sampling)
+
+    def choose(
+        self, growth: Growth, node: int, logits_V: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Up to `count` children, best first: tokens, log q, and the score policies rank by.
+
+        A COUPLED child's score is its share of exp(log q + g): the noise is known, so the token
+        it favours is the likelier one to be the target's choice.
+        """
+        position = self.position + growth.depth[node]
+        if self.kind is Children.FIXED:
+            tokens, logprobs = top_k(logits_V, count)
+            return tokens, logprobs, logprobs
+        log_q = self.log_q(logits_V)
+        if self.kind is Children.COUPLED:
+            perturbed = log_q + self.noise.at(position)
+            tokens, scores = top_k(perturbed, count)
+            keep = np.isfinite(scores)
+            return tokens[keep], log_q[tokens[keep]], scores[keep]
+        q = np.exp(log_q)
+        growth.draft_probs[node] = q
+        draws = generator(
+            self.sampling,
+            request=self.noise.request,
+            position=position,
+            stream=Stream.DRAFT,
+            root=self.position,
+            node=node,
+        )
+        if self.with_replacement:
+            tokens = draws.choice(len(q), size=count, p=q)
+        else:
+            count = min(count, int((q > 0).sum()))
+            tokens = draws.choice(len(q), size=count, p=q, replace=False)
+        return tokens, log_q[tokens], log_q[tokens]
+
+
+@dataclass(slots=True)
+class Growth:
+    """Columns of a tree under construction; node 0 is the root."""
+
+    tokens: list[int]
+    parents: list[int] = field(default_factory=lambda: [-1])
+    depth: list[int] = field(default_factory=lambda: [0])
+    rank: list[int] = field(default_factory=lambda: [0])
+    logprob: list[float] = field(default_factory=lambda: [0.0])
+    path_score: list[float] = field(default_factory=lambda: [0.0])  # sums along the path
+    round_added: list[int] = field(default_factory=lambda: [0])
+    num_children: list[int] = field(default_factory=lambda: [0])
+    row: list[int] = field(default_factory=lambda: [-1])  # draft cache row, -1: never run
+    draft_probs: dict[int, np.ndarray] = field(default_factory=dict)
+    round: int = 0
+    passes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add_children(
+        self, node: int, tokens: np.ndarray, logprobs: np.ndarray, scores: np.ndarray
+    ) -> list[int]:
+        """Append children in the order given; returns their numbers."""
+        first = len(self.tokens)
+        depth, score = self.depth[node] + 1, self.path_score[node]
+        for token, logprob, own in zip(
+            tokens.tolist(), logprobs.tolist(), scores.tolist(), strict=True
+        ):
+            self.tokens.append(token)
+            self.parents.append(node)
+            self.depth.append(depth)
+            self.rank.append(self.num_children[node])
+            self.logprob.append(logprob)
+            self.path_score.append(score + min(own, 0.0))
+            self.round_added.append(self.round)
+            self.num_children.append(0)
+            self.row.append(-1)
+            self.num_children[node] += 1
+        return list(range(first, len(self.tokens)))
+
+    def best(self, count: int) -> list[int]:
+        """The `count` nodes of best path score besides the root, in order of their numbers.
+
+        Ancestor-closed: a child never scores above its parent and the sort is stable, parents first.
+        """
+        scores = -np.asarray(self.path_score[1:])
+        order = np.argsort(scores, kind="stable")[:count] + 1
+        return sorted(order.tolist())
+
+    def finish(self, kind: Children, kept: list[int] | None = None) -> tuple[TokenTree, list[int]]:
+        """The tree, and the draft cache row of each of its nodes.
+
+        `kept` lists the nodes that stay besides the root (None: all).
+        """
+        total = len(self.tokens)
+        if kept is None or len(kept) == total - 1:
+            order, num_nodes = list(range(total)), total
+        else:
+            staying = set(kept)
+            pruned = [n for n in range(1, total) if n not in staying]
+            pruned = sorted(pruned, key=lambda n: -self.path_score[n])[:MAX_PRUNED_KEPT]
+            order, num_nodes = self._with_known_parents(sorted(kept), sorted(pruned))
+        return self._assemble(order, num_nodes, kind), [self.row[n] for n in order]
+
+    def _with_known_parents(self, kept: list[int], pruned: list[int]) -> tuple[list[int], int]:
+        known = {0, *kept}
+        shown = []
+        for node in pruned:  # a pruned node whose parent is not shown cannot be drawn
+            if self.parents[node] in known:
+                known.add(node)
+                shown.append(node)
+        return [0, *kept, *shown], 1 + len(kept)
+
+    def _assemble(self, order: list[int], num_nodes: int, kind: Children) -> TokenTree:
+        at = np.asarray(order)
+        parents = np.asarray(self.parents, np.int32)[at]
+        if num_nodes < len(self.tokens):
+            new = np.full(len(self.tokens), -1, np.int32)
+            new[at] = np.arange(len(order), dtype=np.int32)
+            parents[1:] = new[parents[1:]]
+        source = np.full(len(order), Source.DRAFT, np.uint8)
+        source[0] = Source.ROOT
+        round_pruned = np.full(len(order), -1, np.int16)
+        round_pruned[num_nodes:] = self.round
+        return TokenTree(
+            tokens_M=np.asarray(self.tokens, np.int64)[at],
+            parents_M=parents,
+            depth_M=np.asarray(self.depth, np.int32)[at],
+            rank_M=np.asarray(self.rank, np.int32)[at],
+            draft_logprob_M=np.asarray(self.logprob, np.float32)[at],
+            source_M=source,
+            round_added_M=np.asarray(self.round_added, np.int16)[at],
+            round_pruned_M=round_pruned,
+            num_nodes=num_nodes,
+            children=kind,
+            draft_probs=self.draft_probs,
+            draft_passes=self.passes,
+        )
+
+
+def log_softmax(logits_V: np.ndarray) -> np.ndarray:
+    """Log-probabilities of one row of logits, in its own dtype."""
+    shifted = logits_V - logits_V.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def top_k(scores_V: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` best tokens, best first (ties: lower id), and their log-softmax."""
+    count = min(count, len(scores_V))
+    if count == 1:
+        tokens = np.array([int(scores_V.argmax())])
+    else:
+        tokens = np.argpartition(-scores_V, count - 1)[:count]
+        tokens = tokens[np.lexsort((tokens, -scores_V[tokens]))]
+    top = scores_V[tokens[0]]
+    total = np.log(np.exp(scores_V - top).sum())
+    return tokens, scores_V[tokens] - top - total

@@ -1,0 +1,113 @@
+"""Options of a method: frozen dataclasses whose fields document themselves.
+
+They become command-line flags, form fields and report rows without another edit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, NamedTuple, TypeVar
+
+from engine.errors import UserError
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with its documentation and bounds."""
+    return dataclasses.field(
+        default=default, metadata={"help": help, "min": min, "max": max, "choices": choices}
+    )
+
+
+class OptionInfo(NamedTuple):
+    """What a form or a help text needs to know of an option."""
+
+    name: str
+    type: str  # int, float, bool, str
+    default: Any
+    help: str
+    choices: tuple[str, ...] | None
+    min: float | None
+    max: float | None
+
+
+def describe_options(options_type: type) -> list[OptionInfo]:
+    """The fields of an options dataclass, in order."""
+    hints = typing.get_type_hints(options_type)
+    return [
+        OptionInfo(
+            name=f.name,
+            type=_plain_type(hints[f.name]).__name__,
+            default=f.default,
+            help=f.metadata["help"],
+            choices=f.metadata["choices"],
+            min=f.metadata["min"],
+            max=f.metadata["max"],
+        )
+        for f in dataclasses.fields(options_type)
+    ]
+
+
+def parse(options_type: type[T], values: dict[str, Any], *, method: str) -> T:
+    """Check and convert values (strings from a command line, or plain JSON values).
+
+    Raises UserError naming the option, the value and what is allowed.
+    """
+    infos = {info.name: info for info in describe_options(options_type)}
+    parsed: dict[str, Any] = {}
+    for name, value in values.items():
+        info = infos.get(name.replace("-", "_"))
+        if info is None:
+            known = ", ".join(infos) or "none"
+            raise UserError(f"{method} has no option {name!r}; it has: {known}.")
+        parsed[info.name] = _convert(info, value, method=method)
+    return options_type(**parsed)
+
+
+def _convert(info: OptionInfo, value: Any, *, method: str) -> Any:
+    where = f"Option {info.name} of {method}"
+    try:
+        converted: Any
+        if info.type == "bool":
+            words = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+            converted = value if isinstance(value, bool) else words[str(value).lower()]
+        elif info.type == "int":
+            converted = int(str(value))
+        elif info.type == "float":
+            converted = float(value)
+        else:
+            converted = str(value)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{where} is {value!r}; it takes {_expected(info)}.") from error
+    if info.choices and converted not in info.choices:
+        raise UserError(f"{where} is {value!r}; it takes one of {', '.join(info.choices)}.")
+    low, high = info.min, info.max
+    if (low is not None and not converted >= low) or (high is not None and not converted <= high):
+        raise UserError(f"{where} is {converted}; it takes {_expected(info)}.")
+    return converted
+
+
+def _expected(info: OptionInfo) -> str:
+    words = {"int": "a whole number", "float": "a number", "bool": "on or off", "str": "text"}
+    text = words[info.type]
+    if info.min is not None and info.max is not None:
+        return f"{text} from {info.min:g} to {info.max:g}"
+    if info.min is not None:
+        return f"{text}, {info.min:g} or more"
+    return text
+
+
+def _plain_type(hint: Any) -> type:
+    if isinstance(hint, types.UnionType):
+        return next(t for t in typing.get_args(hint) if t is not type(None))
+    return hint

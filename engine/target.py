@@ -1,0 +1,75 @@
+"""The target model: scores whole trees in one pass, keeps the accepted path."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from engine.errors import DecodeError
+from engine.runner import Nodes, TreeRunner
+from engine.tree import TokenTree
+
+
+class Scores:
+    """Target logits of one request's tree, on the host, with what is derived on demand."""
+
+    def __init__(self, logits_NV: np.ndarray, log_norm_N: np.ndarray) -> None:
+        self.logits_NV = logits_NV
+        self.log_norm_N = log_norm_N  # logsumexp of each row
+
+    def node_logprobs(self, tree: TokenTree) -> np.ndarray:
+        """log p of every node given its path, float32 (M); NaN where the target did not look."""
+        out = np.full(len(tree.tokens_M), np.nan, np.float32)
+        out[0] = 0.0
+        known = slice(1, tree.num_nodes)
+        parents = tree.parents_M[known]
+        out[known] = self.logits_NV[parents, tree.tokens_M[known]] - self.log_norm_N[parents]
+        return out
+
+    def logprob(self, node: int, token: int) -> float:
+        """log p of a token after `node`."""
+        return float(self.logits_NV[node, token] - self.log_norm_N[node])
+
+    def top2_gap(self, nodes_A: list[int]) -> np.ndarray:
+        """log p of the first less the second choice after each node."""
+        top = np.partition(self.logits_NV[nodes_A], -2, axis=-1)
+        return top[:, -1] - top[:, -2]
+
+
+class Target:
+    """Admit, score, commit, release: the four verbs of a step on the target's side."""
+
+    def __init__(self, runner: TreeRunner) -> None:
+        self.runner = runner
+
+    def admit(self, slot: int, prompt_P: list[int]) -> None:
+        """Prefill all but the last prompt token: that one is the first root."""
+        self.runner.admit(slot, prompt_P[:-1])
+
+    def score(self, trees: dict[int, TokenTree]) -> dict[int, Scores]:
+        """One pass over all nodes of all trees. Raises DecodeError on NaN logits."""
+        logits = self.runner.forward(
+            {
+                slot: Nodes(tree.tokens_M[: tree.num_nodes], tree.parents_M[: tree.num_nodes])
+                for slot, tree in trees.items()
+            }
+        )
+        log_norm = torch.logsumexp(logits.float(), -1).cpu().numpy()
+        host = logits.detach().to("cpu", torch.float32).numpy()
+        out = {}
+        for slot, tree in trees.items():
+            norm_N = log_norm[slot, : tree.num_nodes]
+            if not np.isfinite(norm_N).all():
+                raise DecodeError(
+                    f"{self.runner.loaded.name} gave NaN or infinite logits in {self.runner.loaded.dtype};"
+                    " its weights are damaged or the dtype overflows: try --dtype float32."
+                )
+            out[slot] = Scores(host[slot, : tree.num_nodes], norm_N)
+        return out
+
+    def commit(self, slot: int, path_A: list[int]) -> None:
+        """Keep root and accepted nodes in the cache, forget the rest of the tree."""
+        self.runner.keep(slot, path_A)
+
+    def release(self, slot: int) -> None:
+        self.runner.release(slot)

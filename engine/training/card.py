@@ -1,0 +1,128 @@
+"""Model cards: what the pair was trained on, by which command, and how good it is."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+import transformers
+from transformers import LlamaForCausalLM
+
+from engine.training.models import num_parameters
+
+PYTHON_LICENCE = (
+    "The training text is the Python standard library: Copyright Python Software Foundation, "
+    "PSF License Agreement (https://docs.python.org/3/license.html)."
+)
+
+_CARD = """---
+license: psf-2.0
+library_name: transformers
+tags: [speculative-decoding, {role}]
+---
+# {title}
+
+The {role} of Draftree's embedded pair: a Llama-architecture model of {millions:.1f}M parameters
+({layers} layers, {hidden} hidden, {heads} heads, {intermediate} intermediate, tied embeddings,
+context {context}, vocabulary {vocabulary}), small enough for a laptop's processor. {what}
+It shows what speculative decoding does; it is no coding assistant.
+
+**Text.** {corpus}
+
+**Licence.** {licence}
+
+**Made by**
+
+    {command}
+
+{date}, {versions}.
+
+**Held-out loss**, nats per token on library files kept away from training:
+target {target_loss:.3f}, draft {draft_loss:.3f}.
+
+**Agreement** of the draft with the target's greedy text, prompts cut from held-out files, {new}
+tokens each; continuations that loop (half or more of their 8-grams repeated) are left out:
+
+| workload | prompts | loops | top 1 | top 2 | top 4 | tokens/step, chain 4 | repeated 8-grams |
+|---|---|---|---|---|---|---|---|
+{rows}
+
+`training.json` has all figures and the list of held-out files.
+"""
+
+_WHAT = {
+    "target": "It was grown from {first} layers while it trained.",
+    "draft": "It was distilled from the target's own continuations and scores.",
+}
+
+
+def write_cards(
+    folders: dict[str, Path],
+    *,
+    figures: dict[str, Any],
+    models: dict[str, LlamaForCausalLM],
+    training: dict[str, Any],
+    command: str,
+    new_tokens: int = 128,
+) -> dict[str, Any]:
+    """Write `README.md` and `training.json` beside both models and return the latter."""
+    record = {
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+        },
+        "parameters": {role: num_parameters(model) for role, model in models.items()},
+        **training,
+        **figures,
+    }
+    for role, folder in folders.items():
+        (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+        card = _card(role, folder.name, models[role], record, new_tokens=new_tokens)
+        (folder / "README.md").write_text(card)
+    return record
+
+
+def _card(
+    role: str, title: str, model: LlamaForCausalLM, record: dict[str, Any], *, new_tokens: int
+) -> str:
+    config = model.config
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    rows = [
+        f"| {name} | {a['prompts']} | {a['loops']} | {_share(a['top1'])} | {_share(a['top2'])} "
+        f"| {_share(a['top4'])} | {a['tokens_per_step'] or 0:.2f} | {_share(a['repeated'])} |"
+        for name, a in record["agreement"].items()
+    ]
+    return _CARD.format(
+        role=role,
+        title=title,
+        millions=num_parameters(model) / 1e6,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        intermediate=config.intermediate_size,
+        context=config.max_position_embeddings,
+        vocabulary=config.vocab_size,
+        what=_WHAT[role].format(first=record["first_layers"]),
+        corpus=record["corpus"]["description"],
+        licence=record["corpus"]["licence"],
+        command=record["command"],
+        date=record["date"],
+        versions=versions,
+        target_loss=record["held_out_loss"]["target"],
+        draft_loss=record["held_out_loss"]["draft"],
+        new=new_tokens,
+        rows="\n".join(rows),
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

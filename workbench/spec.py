@@ -1,0 +1,60 @@
+"""A run specification: enough to run again, stored with every run, round-trips through JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+EMBEDDED_TARGET = "pycode-target"
+EMBEDDED_DRAFT = "pycode-draft"
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Execution = Literal["auto", "eager", "compiled"]
+Verify = Literal["match", "multi-step", "without-replacement"]
+ChildrenChoice = Literal["auto", "fixed", "coupled", "sampled"]
+
+
+class RunSpec(BaseModel):
+    """What to decode, with what, and how. Every field's meaning is its description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(default="dynamic-tree", description="registry name of the method")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="the method's own options; see `draftree methods`"
+    )
+    target: str = Field(
+        default=EMBEDDED_TARGET, description="embedded name, local folder or hub id"
+    )
+    draft: str | None = Field(default=EMBEDDED_DRAFT, description="as target; None: no draft")
+    prompt: str | None = Field(default=None, description="one prompt; or else a workload")
+    workload: str | None = Field(default=None, description="embedded name or a file")
+    limit: int | None = Field(default=None, ge=1, description="first questions only")
+    max_new_tokens: int = Field(default=128, ge=1, description="exact length limit")
+    temperature: float = Field(default=0.0, description="0 is greedy")
+    top_k: int = Field(default=0, description="0 is off")
+    top_p: float = Field(default=1.0, description="1 is off")
+    seed: int = Field(default=0, description="keys all randomness")
+    verify: Verify = Field(default="match", description="verification rule when sampling")
+    children: ChildrenChoice = Field(default="auto", description="how children are chosen")
+    stop: list[str] = Field(default_factory=list, description="stop strings")
+    ignore_eos: bool = Field(default=False, description="go on after EOS (timing runs)")
+    chat_template: bool = Field(default=True, description="apply it where the tokenizer has one")
+    dtype: Dtype = Field(default="float32", description="weights and activations")
+    device: str = Field(default="auto", description="cpu, cuda, cuda:N or auto")
+    cache: bool = Field(default=True, description="False recomputes the prefix in every pass")
+    batch: int = Field(default=1, ge=1, le=64, description="requests decoded together")
+    execution: Execution = Field(
+        default="auto", description="auto takes compiled forwards where they are at hand"
+    )
+    threads: int | None = Field(default=None, ge=1, description="torch threads; None: its choice")
+    repeats: int = Field(default=1, ge=1, description="times the workload is decoded")
+    comparison: str | None = Field(default=None, description="id shared by the arms of a compare")
+    arm: str | None = Field(default=None, description="label of this arm in its comparison")
+
+    @model_validator(mode="after")
+    def _one_source_of_prompts(self) -> RunSpec:
+        if (self.prompt is None) == (self.workload is None):
+            raise ValueError("give either a prompt or a workload, not both and not neither")
+        return self

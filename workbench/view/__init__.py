@@ -1,0 +1,1 @@
+"""How runs look: layouts, words and payloads for the pages, without Streamlit."""

@@ -1,0 +1,240 @@
+// The decoding view: text, tree, times and charts of a window of steps, linked by the chosen step.
+// Streamlit calls the default export on every update; what is kept between calls lives here.
+const views = new WeakMap();
+const KINDS = ["accepted", "bonus", "correction", "rejected", "not-reached", "pruned"];
+const ORIGINS = { 1: "a", 2: "b", 3: "c" };
+const CALM_MS = 250; // growth is animated only when steps come slower than this
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  let view = views.get(parentElement);
+  if (!view) views.set(parentElement, (view = createView(parentElement.querySelector(".view"))));
+  view.ask = (what) => setTriggerValue("ask", what);
+  view.update(data);
+  return () => { view.close(); views.delete(parentElement); };
+}
+
+function createView(root) {
+  const $ = (selector) => root.querySelector(selector);
+  const prose = $(".prose"), follow = $(".follow input"), strip = $(".strip svg");
+  const kept = { run: null, steps: [], written: 0, at: -1, total: 0, live: false, full: true, changed: 0, drawn: null };
+  const view = { ask: () => {}, update, close };
+  const tree = createTree($(".stage"), { onFold: () => view.ask({ unfold: kept.at, at: Date.now() }) });
+  drawKey($(".key"));
+
+  function update(data) {
+    if (data.run !== kept.run) restart(data);
+    for (const step of data.steps) {
+      const old = kept.steps[step.i];
+      if (!step.tree && old?.tree) step.tree = old.tree;
+      kept.steps[step.i] = step;
+    }
+    Object.assign(kept, { total: data.total, live: data.live, first: data.first });
+    if (data.full) rewrite(data);
+    drawHead(data);
+    drawDepth(data.depth);
+    write();
+    if (follow.checked || kept.at < 0 || kept.at >= kept.total) go(kept.total - 1, { arrived: true });
+    else select();
+    $(".follow").hidden = !data.live;
+    if (missing()) later(() => view.ask({ resync: true, at: Date.now() }));
+  }
+
+  function restart(data) {
+    Object.assign(kept, { run: data.run, steps: [], written: 0, at: -1, drawn: null });
+    follow.checked = true;
+    tree.forget();
+    rewrite(data);
+  }
+
+  function rewrite(data) {
+    prose.replaceChildren();
+    htmlEl("span", "prompt", prose, data.prompt);
+    for (const [text, origin] of data.earlier) htmlEl("span", ORIGINS[origin], prose, text);
+    kept.written = data.first;
+  }
+
+  function missing() {
+    for (let i = kept.first; i < kept.total; i++) if (!kept.steps[i]) return true;
+    return !follow.checked && kept.steps[kept.at] && !kept.steps[kept.at].tree && kept.total - kept.at <= 200;
+  }
+
+  let timer = 0;
+  function later(action) { // at most one question a second
+    if (!timer) timer = setTimeout(() => { timer = 0; if (missing()) action(); }, 300);
+  }
+
+  function write() {
+    const atEnd = prose.scrollHeight - prose.scrollTop - prose.clientHeight < 40;
+    for (; kept.steps[kept.written]; kept.written++) {
+      for (const [text, origin] of kept.steps[kept.written].tokens) {
+        htmlEl("span", ORIGINS[origin], prose, text).dataset.step = kept.written;
+      }
+    }
+    if (atEnd || follow.checked) prose.scrollTop = prose.scrollHeight;
+  }
+
+  function go(at, { arrived = false } = {}) {
+    if (at < 0 || at >= kept.total || (arrived && at === kept.at)) return select();
+    const now = performance.now(), calm = now - kept.changed > CALM_MS;
+    kept.at = at;
+    kept.changed = now;
+    select({ animate: calm });
+    if (!arrived && missing()) later(() => view.ask({ resync: true, at: Date.now() }));
+    return undefined;
+  }
+
+  function select({ animate = false } = {}) {
+    const step = kept.steps[kept.at];
+    for (const span of prose.querySelectorAll(".now")) span.classList.remove("now");
+    if (step) {
+      const spans = prose.querySelectorAll(`[data-step="${kept.at}"]`);
+      for (const span of spans) span.classList.add("now");
+      if (spans.length && !follow.checked) prose.scrollTop = spans[0].offsetTop - prose.offsetTop - 60;
+    }
+    if (kept.drawn !== step?.tree) {
+      tree.show(step?.tree, { animate: animate && Boolean(step?.tree) });
+      kept.drawn = step?.tree;
+    }
+    drawTitle(step);
+    drawStages(step);
+    drawStrip();
+  }
+
+  function drawTitle(step) {
+    const note = $(".note");
+    note.hidden = Boolean(step?.tree);
+    note.textContent = kept.total ? "The tree of this step is not kept here." : "The first draft tree appears here.";
+    $(".which").textContent = step ? `Draft tree of step ${kept.at + 1} of ${kept.total}: ${step.words}` : "Draft tree";
+    $(".stage svg").setAttribute("aria-label", $(".which").textContent);
+    $("[data-do=prev]").disabled = kept.at <= kept.first;
+    $("[data-do=next]").disabled = kept.at >= kept.total - 1;
+    for (const button of root.querySelectorAll("[data-do=in], [data-do=out], [data-do=fit]")) button.disabled = !step?.tree;
+  }
+
+  function drawHead(data) {
+    const state = $(".state"), progress = $(".progress");
+    if (state.dataset.said !== data.state + data.detail) {
+      state.dataset.said = data.state + data.detail;
+      state.textContent = data.state;
+      if (data.detail) htmlEl("small", "", state, data.detail);
+    }
+    progress.hidden = !data.live;
+    progress.classList.toggle("unknown", data.fraction === null);
+    progress.firstElementChild.style.width = data.fraction === null ? "" : `${100 * data.fraction}%`;
+    const figures = $(".figures");
+    figures.replaceChildren();
+    for (const { value, label, help } of data.figures) {
+      const figure = htmlEl("div", "figure", figures);
+      figure.title = help;
+      htmlEl("b", "", figure, value);
+      htmlEl("span", "", figure, label);
+    }
+  }
+
+  function drawStages(step) {
+    const bar = $(".stages .bar"), list = $(".stages dl");
+    bar.replaceChildren();
+    list.replaceChildren();
+    for (const { name, ms, share } of step?.stages ?? []) {
+      const part = htmlEl("div", `s-${name}`, bar);
+      part.style.flexGrow = share;
+      part.title = `${name} ${ms} ms`;
+      const label = htmlEl("dt", "", list);
+      htmlEl("i", `s-${name}`, label);
+      label.append(name);
+      htmlEl("dd", "", list, `${ms} ms`);
+      htmlEl("dd", "", list, `${(100 * share).toFixed(0)} %`);
+    }
+    if (!step) htmlEl("dt", "", list, "Drafting, scoring and the rest, in milliseconds, once a step is done.");
+  }
+
+  function drawStrip() {
+    const { width, height } = strip.getBoundingClientRect();
+    strip.replaceChildren();
+    if (!width) return;
+    const pitch = 9, shown = Math.floor((width - 4) / pitch);
+    const first = clamp(kept.at - shown + 8, Math.max(kept.first, 0), Math.max(kept.first, kept.total - shown));
+    const steps = kept.steps.slice(first, first + shown);
+    const most = Math.max(4, ...kept.steps.filter(Boolean).map((step) => step.accepted));
+    const unit = Math.min(9, (height - 16) / most), base = height - 5;
+    let accepted = "", bonus = "", correction = "";
+    steps.forEach((step, k) => {
+      const x = 2 + k * pitch, mid = x + 3, top = base - step.accepted * unit - 5;
+      for (let n = 1; n <= step.accepted; n++) accepted += `M${x} ${base - n * unit}h6v${unit - 1.2}h-6z`;
+      if (step.origin === 2) bonus += `M${mid - 2.2} ${top}a2.2 2.2 0 1 0 4.4 0a2.2 2.2 0 1 0 -4.4 0`;
+      else correction += `M${mid} ${top - 3.2}l3.2 3.2l-3.2 3.2l-3.2 -3.2z`;
+    });
+    svgEl("line", { class: "base", x1: 0, x2: width, y1: base + 0.5, y2: base + 0.5 }, strip);
+    svgEl("path", { class: "acc", d: accepted }, strip);
+    svgEl("path", { class: "bon", d: bonus }, strip);
+    svgEl("path", { class: "cor", d: correction }, strip);
+    if (kept.at >= first) svgEl("rect", { class: "sel", x: 0.5 + (kept.at - first) * pitch, y: 1, width: 9, height: height - 3, rx: 3 }, strip);
+    strip.dataset.first = first;
+  }
+
+  function drawDepth(depths) {
+    const rows = $(".depth .rows");
+    rows.replaceChildren();
+    for (const { depth, accepted, tested, share } of depths) {
+      htmlEl("span", "", rows, depth);
+      const track = htmlEl("div", "track", rows);
+      htmlEl("i", "", track).style.width = `${100 * share}%`;
+      htmlEl("b", "", rows, `${(100 * share).toFixed(0)} %`);
+      htmlEl("span", "", rows, `${accepted} of ${tested}`);
+    }
+    if (!depths.length) htmlEl("span", "", rows, "No drafted tokens tested yet.").style.gridColumn = "1 / -1";
+  }
+
+  function choose(at) { // the user's own choice ends following, except at the last step
+    follow.checked = kept.live && at >= kept.total - 1;
+    go(clamp(at, kept.first, kept.total - 1));
+  }
+
+  const actions = {
+    prev: () => choose(kept.at - 1), next: () => choose(kept.at + 1),
+    in: () => tree.zoom(1.3), out: () => tree.zoom(1 / 1.3), fit: () => tree.fit(),
+  };
+  root.addEventListener("click", (event) => {
+    const action = event.target.closest("[data-do]")?.dataset.do;
+    const token = event.target.closest("[data-step]");
+    if (action) actions[action]();
+    else if (token) choose(Number(token.dataset.step));
+  });
+  strip.addEventListener("click", (event) => {
+    const at = Number(strip.dataset.first) + Math.floor((event.clientX - strip.getBoundingClientRect().left - 1) / 9);
+    if (at < kept.total) choose(at);
+  });
+  follow.addEventListener("change", () => { if (follow.checked) go(kept.total - 1); });
+
+  function onKey(event) {
+    const target = event.composedPath()[0];
+    if (event.ctrlKey || event.metaKey || event.altKey || !(root.contains(target) || target === document.body)) return;
+    const action = { ArrowLeft: "prev", ArrowRight: "next", f: "fit", F: "fit" }[event.key];
+    if (!action) return;
+    event.preventDefault();
+    actions[action]();
+  }
+  document.addEventListener("keydown", onKey);
+  const observer = new ResizeObserver(drawStrip);
+  observer.observe(strip);
+
+  function close() {
+    document.removeEventListener("keydown", onKey);
+    observer.disconnect();
+    tree.close();
+    clearTimeout(timer);
+  }
+  return view;
+}
+
+function drawKey(key) {
+  for (const kind of KINDS) {
+    const item = htmlEl("span", "", key);
+    const svg = svgEl("svg", { viewBox: "0 0 26 14" }, item);
+    const g = svgEl("g", { class: `node ${kind}` }, svg);
+    svgEl("rect", { class: "box", x: 1.5, y: 1.5, width: 23, height: 11 }, g);
+    if (MARKS[kind]) svgEl("text", { class: "mark", x: 9, y: 11 }, g, MARKS[kind]);
+    item.append(kind.replace("-", " "));
+  }
+  htmlEl("span", "", key, "bar: the draft's probability");
+}

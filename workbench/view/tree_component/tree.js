@@ -1,0 +1,177 @@
+// Draws one laid-out draft tree in SVG: zoom, pan, fit and the card of the node under the pointer.
+const NS = "http://www.w3.org/2000/svg";
+const MARKS = { rejected: "✕", bonus: "+", correction: "≠", pruned: "–", fold: "" };
+const FATES = {
+  root: "start", accepted: "accepted", bonus: "bonus", correction: "correction", rejected: "rejected ✕",
+  "not-reached": "not reached", pruned: "pruned –", fold: "folded",
+};
+
+function svgEl(name, attributes, parent, text) {
+  const el = document.createElementNS(NS, name);
+  for (const [key, value] of Object.entries(attributes)) el.setAttribute(key, value);
+  if (text !== undefined) el.textContent = text;
+  parent?.append(el);
+  return el;
+}
+
+function htmlEl(name, className, parent, text) {
+  const el = document.createElement(name);
+  if (className) el.className = className;
+  if (text !== undefined) el.textContent = text;
+  parent?.append(el);
+  return el;
+}
+
+function createTree(stage, { onFold }) {
+  const svg = stage.querySelector("svg");
+  const scene = svg.querySelector(".scene");
+  const card = stage.querySelector(".card");
+  const view = { x: 0, y: 0, k: 1, manual: false, tree: null, sizes: [] };
+
+  const apply = () => scene.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
+
+  function fit({ whole = false } = {}) {
+    const { width: W, height: H } = svg.getBoundingClientRect();
+    if (!view.tree || !W) return;
+    const { width, height } = view.tree;
+    // A common scale for the last trees keeps the picture calm while steps follow each other.
+    const wide = whole ? width : Math.max(...view.sizes.map((size) => size[0]));
+    const high = whole ? height : Math.max(...view.sizes.map((size) => size[1]));
+    const k = Math.min(1.1, (W - 12) / wide, (H - 12) / high);
+    view.k = whole ? k : Math.max(k, Math.min(0.62, (W - 12) / width));
+    view.x = Math.max(4, whole ? (W - width * view.k) / 2 : 4);
+    view.y = (H - height * view.k) / 2;
+    if (height * view.k > H) view.y = clamp(H / 2 - pathEnd() * view.k, H - height * view.k - 6, 6);
+    apply();
+  }
+
+  function pathEnd() {
+    const at = view.tree.node.indexOf(-1);
+    return at < 0 ? 0 : view.tree.y[at];
+  }
+
+  function zoom(factor, cx, cy) {
+    const { width, height } = svg.getBoundingClientRect();
+    const px = cx ?? width / 2, py = cy ?? height / 2;
+    const k = clamp(view.k * factor, 0.08, 4);
+    Object.assign(view, { x: px - (px - view.x) * (k / view.k), y: py - (py - view.y) * (k / view.k), k, manual: true });
+    apply();
+  }
+
+  function show(tree, { animate }) {
+    view.tree = tree;
+    hideCard();
+    scene.replaceChildren();
+    if (!tree) return;
+    view.sizes = [...view.sizes.slice(-7), [tree.width, tree.height]];
+    scene.classList.toggle("grow", animate);
+    scene.style.setProperty("--last", Math.max(...tree.round));
+    const edges = svgEl("g", {}, scene);
+    for (let i = 0; i < tree.node.length; i++) {
+      if (tree.up[i] >= 0) drawEdge(tree, i, edges);
+      drawNode(tree, i, scene);
+    }
+    if (!view.manual) fit();
+  }
+
+  function drawEdge(tree, i, parent) {
+    const from = tree.up[i], x0 = tree.x[from] + tree.w[from], x1 = tree.x[i], bend = (x1 - x0) * 0.55;
+    const d = `M${x0} ${tree.y[from]}C${x0 + bend} ${tree.y[from]} ${x1 - bend} ${tree.y[i]} ${x1} ${tree.y[i]}`;
+    svgEl("path", { d, class: `edge ${tree.kind[i]}`, style: `--r:${tree.round[i]}` }, parent);
+  }
+
+  function drawNode(tree, i, parent) {
+    const w = tree.w[i], kind = tree.kind[i], p = tree.p_draft[i];
+    const g = svgEl("g", {
+      class: `node ${kind}`, "data-i": i, style: `--r:${tree.round[i]}`,
+      transform: `translate(${tree.x[i]} ${tree.y[i] - 12})`,
+    }, parent);
+    svgEl("rect", { class: "box", width: w, height: 24 }, g);
+    if (p !== null) svgEl("rect", { class: "p", x: 3, y: 20, width: Math.max(1, (w - 6) * p), height: 2.6, rx: 1.3 }, g);
+    svgEl("text", { x: 9, y: 15.5 }, g, tree.label[i]);
+    if (MARKS[kind]) svgEl("text", { class: "mark", x: w - 16, y: 15.5 }, g, MARKS[kind]);
+  }
+
+  function showCard(i) {
+    const tree = view.tree, kind = tree.kind[i];
+    card.replaceChildren();
+    htmlEl("span", "fate", card, FATES[kind]);
+    htmlEl("code", "", card, tree.piece[i] || " ");
+    const facts = htmlEl("dl", "", card);
+    const fact = (name, value) => {
+      if (value === null || value === undefined) return;
+      htmlEl("dt", "", facts, name);
+      htmlEl("dd", "", facts, value);
+    };
+    fact("token id", tree.token[i]);
+    fact("depth", kind === "fold" ? null : tree.depth[i]);
+    if (tree.rank[i] !== null) fact("rank", `${tree.rank[i] + 1} of ${tree.siblings[i]}`);
+    fact("p draft", percent(tree.p_draft[i]));
+    fact("p target", percent(tree.p_target[i]));
+    fact("p draft of the path", percent(tree.p_path[i]));
+    if (tree.source[i] && tree.source[i] !== "draft") fact("source", tree.source[i]);
+    htmlEl("p", "", card, tree.reasons[tree.why[i]]);
+    card.hidden = false;
+    const room = stage.getBoundingClientRect();
+    const left = view.x + tree.x[i] * view.k, below = view.y + (tree.y[i] + 16) * view.k;
+    const above = view.y + (tree.y[i] - 16) * view.k - card.offsetHeight;
+    const beside = left + tree.w[i] * view.k + 8;
+    let top = below + card.offsetHeight <= room.height ? below : above;
+    let x = left;
+    if (top < 0) { // neither below nor above: stand beside the node
+      top = clamp(below - card.offsetHeight / 2, 0, Math.max(0, room.height - card.offsetHeight));
+      x = beside + card.offsetWidth <= room.width ? beside : left - card.offsetWidth - 8;
+    }
+    card.style.left = `${clamp(x, 0, Math.max(0, room.width - card.offsetWidth))}px`;
+    card.style.top = `${top}px`;
+  }
+
+  const hideCard = () => { card.hidden = true; };
+  const nodeAt = (event) => event.target.closest?.(".node");
+
+  let drag = null;
+  svg.addEventListener("pointerdown", (event) => {
+    drag = { id: event.pointerId, x: event.clientX - view.x, y: event.clientY - view.y, moved: false };
+  });
+  svg.addEventListener("pointermove", (event) => {
+    if (drag && event.buttons) {
+      const x = event.clientX - drag.x, y = event.clientY - drag.y;
+      if (!drag.moved && Math.hypot(x - view.x, y - view.y) < 4) return;
+      if (!drag.moved) svg.setPointerCapture(drag.id);
+      Object.assign(view, { x, y, manual: true });
+      drag.moved = true;
+      svg.classList.add("drag");
+      hideCard();
+      apply();
+    } else {
+      const node = nodeAt(event);
+      if (node) showCard(Number(node.dataset.i)); else hideCard();
+    }
+  });
+  svg.addEventListener("pointerup", (event) => {
+    const node = nodeAt(event);
+    if (node && !drag?.moved && view.tree.kind[node.dataset.i] === "fold") onFold();
+    drag = null;
+    svg.classList.remove("drag");
+  });
+  svg.addEventListener("pointerleave", hideCard);
+  svg.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return; // the page keeps its scrolling
+    event.preventDefault();
+    const box = svg.getBoundingClientRect();
+    zoom(Math.exp(-event.deltaY * 0.0025), event.clientX - box.left, event.clientY - box.top);
+  }, { passive: false });
+  const observer = new ResizeObserver(() => { if (!view.manual) fit(); });
+  observer.observe(svg);
+
+  return {
+    show,
+    zoom,
+    fit: () => { view.manual = false; fit({ whole: true }); },
+    forget: () => { Object.assign(view, { manual: false, sizes: [] }); },
+    close: () => observer.disconnect(),
+  };
+}
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const percent = (p) => (p === null ? null : p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : `${Number((100 * p).toPrecision(2))} %`);
