@@ -65,6 +65,7 @@ class Forward(Protocol):
     """A forward pass: what the runner calls, whatever runs underneath."""
 
     mode: str
+    min_slots: int  # it cannot run fewer
 
     def envelope(self, num_nodes: int, num_slots: int) -> int:
         """Nodes to pad to: the cheapest size at or above `num_nodes`."""
@@ -117,6 +118,7 @@ class EagerForward:
     """PyTorch, operation by operation. Needs nothing, costs launch overhead."""
 
     mode = "eager"
+    min_slots = 1
 
     def __init__(self, model: PreTrainedModel, *, windowed_dict: bool) -> None:
         self.step = HFStep(model, windowed_dict=windowed_dict).eval()

@@ -31,6 +31,7 @@ from engine.records import FinishReason, RequestRecord, StageTimes
 from engine.repetition import repetition
 from engine.requests import Request
 from engine.sampling import Sampling
+from engine.text import decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,8 @@ class HFBaseline:
             )
         if draft is not None and draft.vocab_size != target.vocab_size:
             raise UserError(
-                f"{target.name} has {target.vocab_size} tokens and {draft.name} {draft.vocab_size}; "
-                "assisted generation needs one vocabulary."
+                f"{target.name} has {target.vocab_size} tokens and {draft.name} "
+                f"{draft.vocab_size}; assisted generation needs one vocabulary."
             )
         self.target, self.draft = target, draft
         self.sampling = sampling or Sampling()
@@ -110,7 +111,7 @@ class HFBaseline:
             UserError: an empty prompt, or one that leaves no room in the context.
         """
         self._check(request)
-        model = self.target.model
+        model: Any = self.target.model
         ids = torch.tensor([request.prompt_ids], device=model.device)
         stopped = False
 
@@ -161,8 +162,8 @@ class HFBaseline:
             raise UserError("The prompt is empty; give at least one token to continue.")
         if length + request.max_new_tokens > room:
             raise UserError(
-                f"A prompt of {length} tokens and {request.max_new_tokens} new ones do not fit into "
-                f"the context of {room}; shorten the prompt or lower --max-new-tokens."
+                f"A prompt of {length} tokens and {request.max_new_tokens} new ones do not fit "
+                f"into the context of {room}; shorten the prompt or lower --max-new-tokens."
             )
 
     def _prefill(self, ids: torch.Tensor) -> tuple[DynamicCache | None, int]:
@@ -171,8 +172,9 @@ class HFBaseline:
         past = DynamicCache(config=self.target.model.config)
         begin = self._clock()
         if ids.shape[1] > 1:
-            keep = {"logits_to_keep": 1} if self.target.model._supports_logits_to_keep() else {}
-            self.target.model(ids[:, :-1], past_key_values=past, use_cache=True, **keep)
+            model: Any = self.target.model
+            keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+            model(ids[:, :-1], past_key_values=past, use_cache=True, **keep)
         return past, self._clock() - begin
 
     def _clock(self) -> int:
@@ -190,7 +192,7 @@ class HFBaseline:
         num_drafted: int,
         **fields: int,
     ) -> RequestRecord:
-        text = self.target.tokenizer.decode(token_ids, skip_special_tokens=False)
+        text = decode(self.target.tokenizer, token_ids)
         reason = FinishReason.LENGTH
         if cancelled:
             reason = FinishReason.CANCELLED

@@ -55,6 +55,8 @@ class TreeRunner:
         self.num_slots = num_slots
         self._dtype = DTYPES[loaded.dtype]
         self._device = torch.device(loaded.device)
+        #: all layers as one tensor (2 x layers, slots, rows, features), where they are alike
+        self._all_layers: torch.Tensor | None = None
         self.keys, self.values = self._allocate()
         self.length_B = np.zeros(num_slots, np.int32)
         self.count_B = np.zeros(num_slots, np.int32)
@@ -69,10 +71,13 @@ class TreeRunner:
 
     def _allocate(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Zeros: NaN in a masked row would leak through 0 * NaN. One block, a view per layer."""
-        shapes = _kv_shapes(self.loaded)
+        shapes = kv_shapes(self.loaded)
         total = sum(heads * (k + v) for heads, k, v in shapes)
         rows = self.num_slots * self.rows_per_slot
         block = torch.zeros(rows * total, dtype=self._dtype, device=self._device)
+        if len(set(shapes)) == 1 and shapes[0][1] == shapes[0][2]:
+            heads, dim, _ = shapes[0]
+            self._all_layers = block.view(2 * len(shapes), self.num_slots, -1, heads * dim)
         keys, values, at = [], [], 0
         for heads, key_dim, value_dim in shapes:
             for store, dim in ((keys, key_dim), (values, value_dim)):
@@ -153,7 +158,7 @@ class TreeRunner:
         return self._recompute(whole, skip, nodes)
 
     def _pass(self, nodes: dict[int, Nodes]) -> torch.Tensor:
-        slots = max(nodes) + 1
+        slots = max(max(nodes) + 1, self.run.min_slots)
         widest = max(len(new.tokens_N) for new in nodes.values())
         num_nodes = self.run.envelope(widest, slots)
         buffers = self._buffers_for(slots, num_nodes)
@@ -233,8 +238,12 @@ class TreeRunner:
         if self.use_cache and rows_A != list(range(num)):
             moved = next(i for i, row in enumerate(rows_A) if row != i)
             source = torch.tensor([start + row for row in rows_A[moved:]], device=self._device)
-            for kv in (*self.keys, *self.values):
-                kv[slot, start + moved : start + num] = kv[slot, source]
+            into = slice(start + moved, start + num)
+            if self._all_layers is not None:
+                self._all_layers[:, slot, into] = self._all_layers[:, slot].index_select(1, source)
+            else:
+                for kv in (*self.keys, *self.values):
+                    kv[slot, into] = kv[slot].index_select(0, source)
         self._history[slot].extend(tokens[row] for row in rows_A)
         self.length_B[slot] = start + num
         self._clear_tree(slot)
@@ -282,7 +291,7 @@ def _additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     )
 
 
-def _kv_shapes(loaded: LoadedModel) -> list[tuple[int, int, int]]:
+def kv_shapes(loaded: LoadedModel) -> list[tuple[int, int, int]]:
     """(heads, key dim, value dim) of every layer, read off one eager pass over one token.
 
     Configurations name these in a dozen ways; what the model writes is beyond doubt.

@@ -104,14 +104,14 @@ def parse_acceptance(text: str) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)
 def optimal(acceptance: tuple[float, ...], num_nodes: int, max_depth: int) -> Shape:
-    """The tree of `num_nodes` nodes and depth at most `max_depth` that emits most tokens.
+    """The tree of at most `num_nodes` nodes and depth `max_depth` that emits most tokens.
 
     Sequoia's dynamic program (2402.12374, section 3.1) over the marginal acceptance vector.
     """
     p = np.asarray(acceptance, np.float64)
-    value, split, best_rank = _optimal_table(p, num_nodes, max_depth + 1)
+    best, split, best_rank = _optimal_table(p, num_nodes, max_depth + 1)
     parents, ranks = [-1], [0]
-    queue = [(0, num_nodes, max_depth + 1)]
+    queue = [(0, int(best[:, max_depth + 1].argmax()), max_depth + 1)]
     while queue:
         node, size, levels = queue.pop(0)
         rank = int(best_rank[size, levels])
@@ -124,7 +124,6 @@ def optimal(acceptance: tuple[float, ...], num_nodes: int, max_depth: int) -> Sh
             parents.append(node)
             ranks.append(child_rank)
             queue.append((len(parents) - 1, child_size, levels - 1))
-    assert np.isfinite(value).any()
     return Shape(tuple(parents), tuple(ranks))
 
 
@@ -143,7 +142,8 @@ def _optimal_table(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """T[m, l, b]: most expected tokens of m nodes in at most l levels, the root having b children.
 
-    `split[m, l, b]` is y, the nodes left to the root and its first b-1 children.
+    Returns max over b (m, l); y, the nodes left to the root and its first b-1 children (m, l, b);
+    and the b of that maximum (m, l).
     """
     num_ranks = min(len(p), num_nodes - 1) if num_nodes > 1 else 0
     table = np.full((num_nodes + 1, levels + 1, num_ranks + 1), -np.inf)
@@ -165,4 +165,4 @@ def _optimal_table(
                 if table[size, level, b] > best[size, level]:
                     best[size, level] = table[size, level, b]
                     best_rank[size, level] = b
-    return table, split, best_rank
+    return best, split, best_rank

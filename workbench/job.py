@@ -23,8 +23,9 @@ from workbench.events import (
     RunStarted,
     RunSummary,
 )
-from workbench.herald import Herald, PieceTable
+from workbench.herald import Herald
 from workbench.spec import RunSpec
+from workbench.steptext import StepTexts
 from workbench.store.index import prepare_folder
 from workbench.store.schema import RunStatus
 from workbench.store.writer import Recorder
@@ -93,9 +94,9 @@ class _Job:
 
     def run(self) -> RunFinished:
         plan = self._prepare()
-        piece = self._teach_herald(plan.pair)
+        self._herald.texts = texts = _step_texts(plan.pair)
         self._recorder = Recorder(
-            self._spec.model_dump(mode="json"), folder=self._folder, piece=piece
+            self._spec.model_dump(mode="json"), texts=texts, folder=self._folder
         )
         try:
             status, message = self._decode_all(plan)
@@ -113,7 +114,7 @@ class _Job:
 
     def _prepare(self) -> _Plan:
         """Check everything that can be refused. Raises UserError."""
-        spec = self._spec
+        spec = self._spec = models.resolve_references(self._spec, self._folder)
         options = models.check_spec(spec)
         questions = questions_of(spec)
         use_threads(spec.threads)
@@ -134,15 +135,6 @@ class _Job:
             ),
             num_requests=sum(len(question.turns) for question in questions) * spec.repeats,
         )
-
-    def _teach_herald(self, pair: models.Pair) -> PieceTable:
-        """Tell the herald how this tokenizer's tokens become text; return its pieces."""
-        from engine.text import IncrementalText, visible_piece
-
-        tokenizer = models.display_tokenizer(pair.target)
-        piece = PieceTable(lambda token: visible_piece(tokenizer, token))
-        self._herald.speak(piece=piece, incremental=lambda: IncrementalText(tokenizer))
-        return piece
 
     def _build(self, plan: _Plan) -> Engine:
         from engine.engine import EngineConfig, build_engine
@@ -259,6 +251,17 @@ class _Job:
         self._herald.tell(RequestDone(record))
 
 
+def _step_texts(pair: models.Pair) -> StepTexts:
+    """How the target's tokens become text."""
+    from engine.text import IncrementalText, visible_piece
+
+    tokenizer = models.display_tokenizer(pair.target)
+    return StepTexts(
+        piece=lambda token: visible_piece(tokenizer, token),
+        incremental=lambda: IncrementalText(tokenizer),
+    )
+
+
 def _check_length(request: Request, context_length: int) -> None:
     length = len(request.prompt_ids)
     if length >= context_length:
@@ -266,7 +269,8 @@ def _check_length(request: Request, context_length: int) -> None:
             f"The prompt of question {request.question_id}" if request.question_id else "The prompt"
         )
         raise UserError(
-            f"{which} has {length} tokens, the model takes {context_length}; shorten it."
+            f"{which} has {length} tokens; the model takes {context_length}, the answer included. "
+            "Shorten it."
         )
 
 

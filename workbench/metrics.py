@@ -7,7 +7,8 @@ and `add_request`. Nobody else counts nodes or divides nanoseconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,7 @@ __all__ = [
     "stage_shares",
     "step_ns",
     "summarise",
+    "summary_from_json",
     "tokens_per_second",
     "tokens_per_step",
     "waterfall",
@@ -84,6 +86,12 @@ def add_request(summary: RunSummary, record: RequestRecord) -> None:
         repeated = summary.repetition * summary.ngrams + record.repetition * ngrams
         summary.ngrams += ngrams
         summary.repetition = repeated / summary.ngrams
+
+
+def summary_from_json(stored: dict[str, Any]) -> RunSummary:
+    """A summary from what `RunSummary.as_json` stored; empty where nothing was."""
+    known = {field.name for field in fields(RunSummary)}
+    return RunSummary(**{name: value for name, value in stored.items() if name in known})
 
 
 def summarise(steps: Iterable[StepRecord], requests: Iterable[RequestRecord] = ()) -> RunSummary:

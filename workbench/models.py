@@ -38,6 +38,7 @@ def check_spec(spec: RunSpec) -> Any:
 
     method = METHODS[spec.method]
     options = parse_options(spec.method, spec.options)
+    method.max_nodes(options)  # refuses shapes that are malformed
     Sampling(spec.temperature, spec.top_k, spec.top_p, spec.seed)
     if method.needs_draft and spec.draft is None:
         raise UserError(
@@ -45,6 +46,26 @@ def check_spec(spec: RunSpec) -> Any:
             "vocabulary must be the target's)."
         )
     return options
+
+
+def resolve_references(spec: RunSpec, runs: Path | None = None) -> RunSpec:
+    """`acceptance=run:RUN` becomes the acceptance vector measured on that run.
+
+    Raises UserError for a run that is not there or reached no drafted node.
+    """
+    wanted = spec.options.get("acceptance")
+    if not isinstance(wanted, str) or not wanted.startswith("run:"):
+        return spec
+    from workbench import metrics
+    from workbench.store.index import read_entry, resolve_run
+
+    run_id = resolve_run(wanted.removeprefix("run:"), runs)
+    entry = read_entry(run_id, runs)
+    vector = metrics.acceptance_vector(metrics.summary_from_json(entry.summary if entry else {}))
+    if not any(vector):
+        raise UserError(f"Run {run_id} accepted no drafted token; it gives no acceptance vector.")
+    resolved = ",".join(f"{share:.4f}" for share in vector)
+    return spec.model_copy(update={"options": spec.options | {"acceptance": resolved}})
 
 
 def load_pair(spec: RunSpec, *, on_progress: Callable[[str, float | None], None]) -> Pair:
@@ -76,7 +97,9 @@ def load_pair(spec: RunSpec, *, on_progress: Callable[[str, float | None], None]
 def load(name: str, *, dtype: str, device: str) -> LoadedModel:
     """A model, from this process's memory where it was loaded before and has not changed since."""
     from engine.models import load_model
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # progress is told by events
     key = (name, dtype, device)
     kept = _kept.pop(key, None)
     if kept is None or kept[1] != _changed_at(kept[0].path):

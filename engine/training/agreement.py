@@ -14,8 +14,8 @@ import torch
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-from engine.training.models import end_of_text
-from engine.training.target import TokenArray, precision
+from engine.training.batches import TokenArray
+from engine.training.models import end_of_text, precision
 from engine.training.teacher import write_rollouts
 
 LOOP = 0.5

@@ -12,10 +12,11 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.training.corpus import SourceFile
 
+TokenArray = np.ndarray[Any, np.dtype[np.int32]]
+"""A token stream."""
 
-def encode_files(
-    files: Sequence[SourceFile], tokenizer: PreTrainedTokenizerFast
-) -> np.ndarray[Any, np.dtype[np.int32]]:
+
+def encode_files(files: Sequence[SourceFile], tokenizer: PreTrainedTokenizerFast) -> TokenArray:
     """Return all files as one int32 token stream, an end-of-text token after each."""
     end = tokenizer.eos_token_id
     encoded = tokenizer.backend_tokenizer.encode_batch([file.text for file in files])
@@ -25,7 +26,7 @@ def encode_files(
 class BatchSampler:
     """Windows of a token stream, each seen once per epoch, in an order fixed by the seed."""
 
-    def __init__(self, tokens: np.ndarray[Any, np.dtype[np.int32]], *, seed: int) -> None:
+    def __init__(self, tokens: TokenArray, *, seed: int) -> None:
         self._tokens = tokens
         self._seed = seed
         self._length = 0

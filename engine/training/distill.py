@@ -7,7 +7,6 @@ for). Distillation starts from the target's own embedding, projected to the draf
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,22 +18,18 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from engine.training.checkpoint import load_checkpoint, save_checkpoint
-from engine.training.models import DRAFT_SHAPE, ModelShape, build_model, end_of_text, place
-from engine.training.optim import Optimisers
-from engine.training.progress import (
-    Budget,
-    OnProgress,
-    PairProgress,
-    ShouldStop,
-    Stopwatch,
-    TrainingStopped,
-    trapezoid,
+from engine.training.loop import Meter, run_to_end
+from engine.training.models import (
+    DRAFT_SHAPE,
+    ModelShape,
+    build_model,
+    end_of_text,
+    place,
+    precision,
 )
-from engine.training.target import precision
+from engine.training.optim import Optimisers
+from engine.training.progress import Budget, OnProgress, PairProgress, ShouldStop, trapezoid
 from engine.training.teacher import ScoredRows
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +76,7 @@ def build_draft(
         projected = weight @ directions[: shape.hidden].T
         with torch.no_grad():
             draft.model.embed_tokens.weight.copy_(projected)
+            draft.lm_head.weight.copy_(projected)
             draft.model.norm.weight.fill_(float(gain.mean()))
     return draft
 
@@ -113,20 +109,14 @@ def distill(
         TrainingStopped: `should_stop` said so; the checkpoint is up to date.
     """
     run = _DistillRun(target, shards, recipe)
-    state = load_checkpoint(checkpoint, device=recipe.device)
-    if state is not None:
-        run.load_state_dict(state)
-    saved = time.monotonic()
-    while run.fraction < 1:
-        if should_stop():
-            save_checkpoint(checkpoint, run.state_dict())
-            raise TrainingStopped(str(checkpoint))
-        run.step()
-        on_progress(run.progress())
-        if time.monotonic() - saved > recipe.checkpoint_seconds:
-            save_checkpoint(checkpoint, run.state_dict())
-            saved = time.monotonic()
-    save_checkpoint(checkpoint, run.state_dict())
+    run_to_end(
+        run,
+        checkpoint=checkpoint,
+        seconds_between=recipe.checkpoint_seconds,
+        device=recipe.device,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
     return run.draft
 
 
@@ -145,20 +135,13 @@ class _DistillRun:
             adam_lr=recipe.adam_lr,
             weight_decay=recipe.weight_decay,
         )
-        self.steps = self.tokens = 0
-        self.loss: float | None = None
-        self.rate: float | None = None
-        self.watch = Stopwatch()
+        self.meter = Meter(recipe.budget)
         self._order: list[tuple[int, NumpyIndex]] = []
         self._epoch = -1
 
-    @property
-    def fraction(self) -> float:
-        return self.recipe.budget.fraction(seconds=self.watch.seconds, tokens=self.tokens)
-
     def step(self) -> None:
-        recipe, fraction, begun = self.recipe, self.fraction, time.monotonic()
-        rows, chosen = self._batch(self.steps)
+        recipe, fraction, begun = self.recipe, self.meter.fraction, time.monotonic()
+        rows, chosen = self._batch(self.meter.steps)
         tokens = torch.from_numpy(rows.tokens_RT[chosen]).long().to(recipe.device)
         top = torch.from_numpy(rows.top_RTK[chosen]).long().to(recipe.device)
         logprob = torch.from_numpy(rows.logprob_RTK[chosen]).float().to(recipe.device)
@@ -169,36 +152,25 @@ class _DistillRun:
         self.optimisers.step(
             scale=trapezoid(fraction, warmup=recipe.warmup, decay=recipe.decay), clip=recipe.clip
         )
-        value, rate = float(loss.detach()), tokens.numel() / (time.monotonic() - begun)
-        self.steps, self.tokens = self.steps + 1, self.tokens + tokens.numel()
-        self.loss = value if self.loss is None else 0.95 * self.loss + 0.05 * value
-        self.rate = rate if self.rate is None else 0.9 * self.rate + 0.1 * rate
+        self.meter.note(
+            loss=float(loss.detach()), tokens=tokens.numel(), seconds=time.monotonic() - begun
+        )
 
     def progress(self) -> PairProgress:
-        return PairProgress(
-            phase="distil",
-            fraction=self.fraction,
-            tokens=self.tokens,
-            loss=self.loss,
-            tokens_per_second=self.rate,
-            message=f"epoch {self._epoch + 1} over {len(self.shards)} shards",
-        )
+        message = f"epoch {self._epoch + 1} over {len(self.shards)} shards"
+        return self.meter.progress("distil", message)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "draft": self.draft.state_dict(),
             "optimisers": self.optimisers.state_dict(),
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "loss": self.loss,
-            "seconds": self.watch.seconds,
+            **self.meter.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.draft.load_state_dict(state["draft"])
         self.optimisers.load_state_dict(state["optimisers"])
-        self.steps, self.tokens, self.loss = state["steps"], state["tokens"], state["loss"]
-        self.watch = Stopwatch(state["seconds"])
+        self.meter.load_state_dict(state)
 
     def _batch(self, step: int) -> tuple[ScoredRows, NumpyIndex]:
         """Return the shard and the rows of it for a step: a function of seed and step alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ class ModelShape:
     intermediate: int
     kv_heads: int | None = None
     """Key/value heads; the same number as `heads` when not given."""
+    tied: bool = True
+    """Whether the output embedding is the input embedding."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "hidden", "heads", "intermediate"):
@@ -34,7 +37,7 @@ class ModelShape:
 
 
 TARGET_SHAPE = ModelShape(layers=8, hidden=384, heads=6, intermediate=1024)
-DRAFT_SHAPE = ModelShape(layers=1, hidden=256, heads=4, intermediate=512)
+DRAFT_SHAPE = ModelShape(layers=2, hidden=192, heads=3, intermediate=512)
 
 
 def build_model(
@@ -53,7 +56,7 @@ def build_model(
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads or shape.heads,
         max_position_embeddings=context,
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.tied,
         bos_token_id=None,
         eos_token_id=end_of_text,
         pad_token_id=end_of_text,
@@ -101,6 +104,13 @@ def place(model: LlamaForCausalLM, device: torch.device | str) -> LlamaForCausal
     """Move a model to a device and return it."""
     nn.Module.to(model, device)
     return model
+
+
+def precision(device: str) -> AbstractContextManager[Any]:
+    """Return bfloat16 autocast on a GPU, plain float32 elsewhere."""
+    if device.startswith("cuda"):
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
 
 
 def end_of_text(model: LlamaForCausalLM) -> int:

@@ -210,7 +210,7 @@ def _account(
     store = TeacherStore(work_dir / "teacher")
     tests = [file for file in parts.train if file.is_test]
     return {
-        "first_layers": target_recipe(recipe).first_layers,
+        "first_layers": target_recipe(recipe).layers_at_first,
         "corpus": {
             "description": (
                 f"The sources of Python {platform.python_version()}'s standard library with its "

@@ -6,18 +6,16 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from engine.training.batches import encode_files
+from engine.training.batches import TokenArray, encode_files
 from engine.training.corpus import SourceFile, Split, shuffled
 from engine.training.tokenizer import train_tokenizer
 
 logger = logging.getLogger(__name__)
-
-TokenArray = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Prepared(NamedTuple):

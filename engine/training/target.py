@@ -7,36 +7,28 @@ falls to zero exactly when the budget ends. The last part sees the corpus's best
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-from engine.training.batches import BatchSampler
-from engine.training.checkpoint import load_checkpoint, save_checkpoint
-from engine.training.models import TARGET_SHAPE, ModelShape, build_model, place, stack_layers
-from engine.training.optim import Optimisers
-from engine.training.progress import (
-    Budget,
-    OnProgress,
-    PairProgress,
-    ShouldStop,
-    Stopwatch,
-    TrainingStopped,
-    trapezoid,
+from engine.training.batches import BatchSampler, TokenArray
+from engine.training.loop import Meter, run_to_end
+from engine.training.models import (
+    TARGET_SHAPE,
+    ModelShape,
+    build_model,
+    place,
+    precision,
+    stack_layers,
 )
-
-logger = logging.getLogger(__name__)
-
-TokenArray = np.ndarray[Any, np.dtype[np.int32]]
+from engine.training.optim import Optimisers
+from engine.training.progress import Budget, OnProgress, PairProgress, ShouldStop, trapezoid
 
 
 class Stage(NamedTuple):
@@ -56,8 +48,8 @@ class TargetRecipe:
 
     budget: Budget
     shape: ModelShape = TARGET_SHAPE
-    first_layers: int = 4
-    """Layers before stacking."""
+    first_layers: int | None = None
+    """Layers before stacking; half of them, where they can be halved, when not given."""
     stack_at: float = 0.6
     """Fraction of the budget at which the layers are stacked."""
     stages: tuple[Stage, ...] = (Stage(0, 256, 16), Stage(0.5, 512, 9), Stage(0.8, 1024, 5))
@@ -77,6 +69,12 @@ class TargetRecipe:
     device: str = "cpu"
     compile_layers: bool = False
     checkpoint_seconds: float = 120.0
+
+    @property
+    def layers_at_first(self) -> int:
+        """Layers before stacking."""
+        layers = self.shape.layers
+        return self.first_layers or (layers if layers % 2 else layers // 2)
 
 
 class TargetData(NamedTuple):
@@ -104,21 +102,14 @@ def train_target(
         TrainingStopped: `should_stop` said so; the checkpoint is up to date.
     """
     run = _TargetRun(recipe, data)
-    state = load_checkpoint(checkpoint, device=recipe.device)
-    if state is not None:
-        run.load_state_dict(state)
-        logger.info("resumed %s at %.1f%%", checkpoint, 100 * run.fraction)
-    saved = time.monotonic()
-    while run.fraction < 1:
-        if should_stop():
-            save_checkpoint(checkpoint, run.state_dict())
-            raise TrainingStopped(str(checkpoint))
-        run.step()
-        on_progress(run.progress())
-        if time.monotonic() - saved > recipe.checkpoint_seconds:
-            save_checkpoint(checkpoint, run.state_dict())
-            saved = time.monotonic()
-    save_checkpoint(checkpoint, run.state_dict())
+    run_to_end(
+        run,
+        checkpoint=checkpoint,
+        seconds_between=recipe.checkpoint_seconds,
+        device=recipe.device,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
     return run.model
 
 
@@ -127,13 +118,7 @@ class _TargetRun:
 
     def __init__(self, recipe: TargetRecipe, data: TargetData) -> None:
         self.recipe, self.data = recipe, data
-        shallow = ModelShape(
-            layers=recipe.first_layers,
-            hidden=recipe.shape.hidden,
-            heads=recipe.shape.heads,
-            kv_heads=recipe.shape.kv_heads,
-            intermediate=recipe.shape.intermediate,
-        )
+        shallow = dataclasses.replace(recipe.shape, layers=recipe.layers_at_first)
         model = build_model(
             shallow,
             vocab_size=data.vocab_size,
@@ -144,18 +129,11 @@ class _TargetRun:
         self._adopt(place(model, recipe.device))
         self.main = BatchSampler(data.main, seed=recipe.seed)
         self.anneal = BatchSampler(data.anneal, seed=recipe.seed + 1)
-        self.tokens = self.steps = 0
-        self.loss: float | None = None
-        self.rate: float | None = None
-        self.watch = Stopwatch()
-
-    @property
-    def fraction(self) -> float:
-        return self.recipe.budget.fraction(seconds=self.watch.seconds, tokens=self.tokens)
+        self.meter = Meter(recipe.budget)
 
     def step(self) -> None:
         """One optimiser step over the current stage's windows."""
-        recipe, fraction = self.recipe, self.fraction
+        recipe, fraction = self.recipe, self.meter.fraction
         if fraction >= recipe.stack_at:
             self._deepen()
         stage = [stage for stage in recipe.stages if stage.start <= fraction][-1]
@@ -167,22 +145,14 @@ class _TargetRun:
         self.optimisers.step(
             scale=trapezoid(fraction, warmup=recipe.warmup, decay=recipe.decay), clip=recipe.clip
         )
-        size = batch.size(0) * stage.length
-        rate = size / (time.monotonic() - begun)
-        self.tokens, self.steps = self.tokens + size, self.steps + 1
-        self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
-        self.rate = rate if self.rate is None else 0.9 * self.rate + 0.1 * rate
+        self.meter.note(
+            loss=loss, tokens=batch.size(0) * stage.length, seconds=time.monotonic() - begun
+        )
 
     def progress(self) -> PairProgress:
         layers = self.model.config.num_hidden_layers
-        return PairProgress(
-            phase="target",
-            fraction=self.fraction,
-            tokens=self.tokens,
-            loss=self.loss,
-            tokens_per_second=self.rate,
-            message=f"{layers} layers, windows of {self.main.state_dict()['length']}",
-        )
+        length = self.main.state_dict()["length"]
+        return self.meter.progress("target", f"{layers} layers, windows of {length}")
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -191,10 +161,7 @@ class _TargetRun:
             "optimisers": self.optimisers.state_dict(),
             "main": self.main.state_dict(),
             "anneal": self.anneal.state_dict(),
-            "tokens": self.tokens,
-            "steps": self.steps,
-            "loss": self.loss,
-            "seconds": self.watch.seconds,
+            **self.meter.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -204,8 +171,7 @@ class _TargetRun:
         self.optimisers.load_state_dict(state["optimisers"])
         self.main.load_state_dict(state["main"])
         self.anneal.load_state_dict(state["anneal"])
-        self.tokens, self.steps, self.loss = state["tokens"], state["steps"], state["loss"]
-        self.watch = Stopwatch(state["seconds"])
+        self.meter.load_state_dict(state)
 
     def _backward(self, batch: Tensor) -> float:
         rows = max(1, self.recipe.micro_tokens // (batch.size(1) - 1))
@@ -236,10 +202,3 @@ class _TargetRun:
             adam_lr=self.recipe.adam_lr,
             weight_decay=self.recipe.weight_decay,
         )
-
-
-def precision(device: str) -> AbstractContextManager[Any]:
-    """Return bfloat16 autocast on a GPU, plain float32 elsewhere."""
-    if device.startswith("cuda"):
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()

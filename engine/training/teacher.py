@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, StaticCache
 
 from engine.training.batches import BatchSampler
-from engine.training.target import precision
+from engine.training.models import precision
 
 NumpyArray = np.ndarray[Any, Any]
 
@@ -45,10 +45,10 @@ class TeacherRecipe:
     """Share of shards that hold text of the target's own; the others hold corpus windows."""
     prompt_lengths: tuple[int, ...] = (64, 128, 256)
     """Corpus tokens before the target's own, by turns."""
-    new_tokens: int = 160
-    temperatures: tuple[float, ...] = (0.0, 0.0, 0.5, 0.0, 0.0, 0.8)
+    new_tokens: int = 112
+    temperatures: tuple[float, ...] = (0.0, 0.4, 0.0, 0.7)
     """Of batches of rollouts, by turns; 0 is greedy."""
-    rows: int = 48
+    rows: int = 64
     """Rollouts written side by side."""
     window: int = 1024
     """Length of corpus windows."""

@@ -42,13 +42,13 @@ def pair(
     name: Annotated[str, typer.Option(help="First part of the models' names.")] = "pycode",
     minutes: Annotated[
         float, typer.Option(help="Minutes of training for the target.", min=0.01)
-    ] = 70.0,
+    ] = 88.0,
     draft_minutes: Annotated[
         float,
         typer.Option(
             help="Minutes for the draft: half the target writes, half it learns.", min=0.01
         ),
-    ] = 28.0,
+    ] = 20.0,
     text: Annotated[
         list[Path] | None,
         typer.Option(
@@ -74,7 +74,7 @@ def pair(
     ] = "8x384x6x1024",
     draft_shape: Annotated[
         str, typer.Option(help="Draft as LAYERSxHIDDENxHEADSxINTERMEDIATE.")
-    ] = "1x256x4x512",
+    ] = "2x192x3x512",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object with all figures at the end.")
     ] = False,

@@ -88,8 +88,11 @@ def node_table(run: str, taken: Sequence[Taken]) -> pa.Table:
     )
 
 
-def token_table(run: str, taken: Sequence[Taken]) -> pa.Table:
-    """Rows of `token`: every emitted one, `kept` false for those that were cut off."""
+def token_table(run: str, taken: Sequence[Taken], texts: list[str]) -> pa.Table:
+    """Rows of `token`: every emitted one, `kept` false for those that were cut off.
+
+    `texts` holds the text that each of them adds to the output.
+    """
     sizes = np.array([len(r.emitted) for r, _ in taken])
     ranks: list[int | None] = []
     logprobs: list[float | None] = []
@@ -109,6 +112,7 @@ def token_table(run: str, taken: Sequence[Taken]) -> pa.Table:
             "position": np.concatenate([r.position + np.arange(len(r.emitted)) for r, _ in taken]),
             "step": np.repeat([r.step for r, _ in taken], sizes),
             "token": [token for r, _ in taken for token in r.emitted],
+            "text": texts,
             "kept": kept,
             "origin": _words(ORIGIN_NAMES, np.array(origins)),
             "draft_rank": pa.array(ranks, pa.int32()),

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engine.errors import UserError
 from workbench.store.reader import RunReader
 from workbench.store.schema import TABLES
 
-Format = Literal["parquet", "csv", "json"]
-FORMATS: tuple[Format, ...] = ("parquet", "csv", "json")
+FORMATS = ("parquet", "csv", "json")
 
 
-def export_run(run: RunReader, out: Path, *, form: Format) -> list[Path]:
+def export_run(run: RunReader, out: Path, *, form: str) -> list[Path]:
     """Write one file per table into folder `out`, made where missing; return their paths.
 
     JSON files hold a list of objects; numbers that JSON cannot hold (-inf, NaN) become null.
@@ -37,7 +36,7 @@ def export_run(run: RunReader, out: Path, *, form: Format) -> list[Path]:
     return written
 
 
-def _write(table: Any, path: Path, form: Format) -> None:
+def _write(table: Any, path: Path, form: str) -> None:
     if form == "parquet":
         from pyarrow import parquet
 

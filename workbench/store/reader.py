@@ -102,7 +102,7 @@ class RunReader:
         """A whole table as pyarrow.Table, typed as in `schema.TABLES`."""
         cursor = self._connection.cursor()
         try:
-            return cursor.execute(f"SELECT * FROM {_known(table)}").to_arrow_table()
+            return cursor.sql(f"SELECT * FROM {_known(table)}").to_arrow_table()
         finally:
             cursor.close()
 
@@ -119,9 +119,9 @@ class RunReader:
     def nodes(
         self, *, request: int | None = None, step: int | None = None, repeat: int | None = None
     ) -> pd.DataFrame:
-        """Nodes of one step, of one request or of the run, with their text as `text`."""
+        """Nodes of one step, of one request or of the run; `piece` shows the token."""
         return self._rows(
-            "node LEFT JOIN piece USING (token)",
+            _with_piece("node"),
             'ORDER BY "repeat", request, step, node',
             request=request,
             step=step,
@@ -129,9 +129,9 @@ class RunReader:
         )
 
     def tokens(self, *, request: int | None = None, repeat: int | None = None) -> pd.DataFrame:
-        """Emitted tokens by position, with their text as `text`; `kept` tells the cut ones."""
+        """Emitted tokens by position: `text` is what each adds, `piece` shows the token."""
         return self._rows(
-            "token LEFT JOIN piece USING (token)",
+            _with_piece("token"),
             'ORDER BY "repeat", request, position',
             request=request,
             repeat=repeat,
@@ -215,6 +215,14 @@ class RunReader:
             environment=json.loads(row["environment"] or "{}"),
             summary=json.loads(row["summary"] or "{}"),
         )
+
+
+def _with_piece(table: str) -> str:
+    """The table with a column `piece` beside `token`."""
+    return (
+        f"(SELECT {table}.*, piece.text AS piece FROM {table} "
+        f"LEFT JOIN piece ON piece.token = {table}.token)"
+    )
 
 
 def _known(table: str) -> str:

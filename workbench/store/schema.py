@@ -98,6 +98,7 @@ TABLES: dict[str, dict[str, str]] = {
         "position": "INTEGER",
         "step": "INTEGER",
         "token": "BIGINT",
+        "text": "VARCHAR",  # what it adds to the output; empty inside a character
         "kept": "BOOLEAN",
         "origin": "VARCHAR",
         "draft_rank": "INTEGER",
@@ -105,6 +106,7 @@ TABLES: dict[str, dict[str, str]] = {
         "target_logprob": "FLOAT",
         "top2_gap": "FLOAT",
     },
+    # each token that occurs, for the eye: `·` for a space, `\\n` for a line break
     "piece": {"token": "BIGINT", "text": "VARCHAR"},
 }
 

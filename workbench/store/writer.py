@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from engine.records import RequestRecord, StepRecord
 from engine.requests import Request
 from workbench import metrics
 from workbench.events import RunSummary
+from workbench.steptext import StepTexts
 from workbench.store import columns, index
 from workbench.store.columns import Taken
 from workbench.store.schema import SCHEMA_VERSION, TABLES, RunStatus, create_statements
@@ -49,21 +50,23 @@ class Recorder:
         self,
         spec: dict[str, Any],
         *,
+        texts: StepTexts,
         folder: Path | None = None,
-        piece: Callable[[int], str] = str,
-        flush_s: float = FLUSH_S,
+        flush_s: float | None = None,
     ) -> None:
-        """Create file and index line. `piece` shows a token; called on the writer's thread.
+        """Create file and index line. `texts` is asked on the writer's thread.
 
         Raises UserError where the folder cannot be written to.
         """
         self._folder = index.prepare_folder(folder)
-        self._piece, self._flush_s = piece, flush_s
+        self._texts = texts
+        self._flush_s = FLUSH_S if flush_s is None else flush_s
         self._spec = spec
         self.summary = RunSummary()
         self.error: str | None = None
         self._buffer: deque[Taken | tuple[Request | RequestRecord, int]] = deque()
         self._pieces: set[int] = set()
+        self._asked: set[tuple[int, int]] = set()  # request and repeat of rows in `request`
         self._stop = threading.Event()
         self._indexed_at = 0.0
         self._entry: index.RunEntry
@@ -96,7 +99,7 @@ class Recorder:
         if self._thread.is_alive():
             self._stop.set()
             self._thread.join()
-        self._guarded(self._flush)
+        self.flush()
         if self.error is not None:
             status, message = RunStatus.FAILED, message or self.error
         finished = index.now_iso()
@@ -112,6 +115,10 @@ class Recorder:
         self._write_index()
         return status
 
+    def flush(self) -> None:
+        """Commit what lies in the buffer now, for callers whose writer's thread sleeps."""
+        self._guarded(self._flush)
+
     def discard(self) -> None:
         """Remove a run that never began to decode."""
         self._connection.close()
@@ -124,7 +131,7 @@ class Recorder:
 
     def _work(self) -> None:
         while not self._stop.wait(self._flush_s) and self.error is None:
-            self._guarded(self._flush)
+            self.flush()
             if time.monotonic() - self._indexed_at > _INDEX_EVERY_S:
                 self._write_index()
 
@@ -157,15 +164,14 @@ class Recorder:
                 done.append(item[0])
         self._connection.execute("BEGIN")
         try:
-            if started:
-                self._insert("request", _request_rows(self.run_id, started))
+            self._insert_started(started)
             if steps:
                 self._insert("step", columns.step_table(self.run_id, steps))
                 self._insert("node", columns.node_table(self.run_id, steps))
-                self._insert("token", columns.token_table(self.run_id, steps))
+                texts = [text for taken in steps for text in self._texts.emitted(taken.record)]
+                self._insert("token", columns.token_table(self.run_id, steps, texts))
                 self._insert_pieces(steps)
-            for record in done:
-                _update_request(self._connection, record)
+            self._insert_done(done)
             self._update(summary=self._summary_json())
             self._connection.execute("COMMIT")
         except Exception:
@@ -179,11 +185,21 @@ class Recorder:
         self._connection.execute(f"INSERT INTO {table} SELECT * FROM rows")
         self._connection.unregister("rows")
 
+    def _insert_started(self, started: Sequence[Request | RequestRecord]) -> None:
+        if started:
+            self._asked.update((_index(item), item.repeat) for item in started)
+            self._insert("request", _request_rows(self.run_id, started))
+
+    def _insert_done(self, done: list[RequestRecord]) -> None:
+        self._insert_started([r for r in done if (r.request, r.repeat) not in self._asked])
+        for record in done:
+            _update_request(self._connection, record)
+
     def _insert_pieces(self, steps: list[Taken]) -> None:
         new = [t for t in columns.tokens_in(steps).tolist() if t not in self._pieces]
         if new:
             self._pieces.update(new)
-            text = [self._piece(token) for token in new]
+            text = [self._texts.piece(token) for token in new]
             self._insert("piece", pa.table({"token": new, "text": text}))
 
     # --- the run's own row ---
@@ -234,11 +250,15 @@ class Recorder:
         self._guarded(lambda: index.write_entry(self._entry, self._folder))
 
 
-def _request_rows(run: str, started: list[Request]) -> pa.Table:
+def _index(item: Request | RequestRecord) -> int:
+    return item.index if isinstance(item, Request) else item.request
+
+
+def _request_rows(run: str, started: Sequence[Request | RequestRecord]) -> pa.Table:
     """Rows of `request` before anything is known of the outcome."""
     known = {
         "run": [run] * len(started),
-        "request": [r.index for r in started],
+        "request": [_index(r) for r in started],
         "repeat": [r.repeat for r in started],
         "question_id": [r.question_id for r in started],
         "category": [r.category for r in started],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from workbench.spec import RunSpec
 from workbench.view.visible import safe_text
 
 WORKLOAD_LABELS = {"code": "Code", "docstring": "Prose", "edit": "Edit"}
-_PREVIEW = 46
+_PREVIEW = 40
+_FUNCTION = re.compile(r"(?:async )?(?:def \w+\(|class \w+[(:])[^:]*")
 
 
 class Prompt(NamedTuple):
@@ -36,10 +38,11 @@ def gallery(workload: str) -> list[Prompt]:
 
 
 def preview(text: str) -> str:
-    """The last line with words of a prompt (where decoding goes on), cut to one short line."""
+    """A short line that tells a prompt from others: the function it is in, or its last words."""
     lines = [line.strip() for line in safe_text(text).splitlines()]
+    functions = [match.group() for line in lines if (match := _FUNCTION.match(line))]
     telling = [line for line in lines if sum(map(str.isalpha, line)) > 3]
-    line = telling[-1] if telling else "".join(lines[-1:])
+    line = (functions or telling or lines or [""])[-1]
     return line if len(line) <= _PREVIEW else line[: _PREVIEW - 1] + "…"
 
 

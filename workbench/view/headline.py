@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench import metrics
 from workbench.events import RunSummary
-
-if TYPE_CHECKING:
-    from workbench.view.presenter import Live
+from workbench.view.live import Live
 
 UNKNOWN = "–"
 
@@ -54,7 +52,8 @@ def headline(live: Live) -> dict[str, Any]:
     if live.active:
         if not summary.steps:
             progress = live.progress
-            state = f"{progress.message.rstrip('.…')} …" if progress else "Starting the worker …"
+            begun = "Reading the prompt …" if live.mode else "Starting the worker …"
+            state = f"{progress.message.rstrip('.…')} …" if progress else begun
             fraction = progress.fraction if progress else None
             return {"state": state, "detail": _setup(live), "fraction": fraction}
         state = f"Decoding: {summary.kept} of {most} tokens"
@@ -81,10 +80,12 @@ def _outcome(live: Live) -> str:
         case "cancelled":
             return f"Stopped after {tokens}; what was recorded is kept"
         case "failed":
-            return "The run failed"
+            return f"The run failed after {tokens}" if summary.steps else "The run failed"
         case "interrupted":
             return f"Interrupted after {tokens}; what was recorded is kept"
-    return "No run yet"
+        case "example":
+            return f"An example: {tokens} in {seconds}. Press Run to decode your own"
+    return "Press Run to decode the prompt on the left"
 
 
 def _lesson(live: Live) -> str:
@@ -94,17 +95,13 @@ def _lesson(live: Live) -> str:
     setup = _setup(live)
     if speedup is None or not summary.drafted:
         return setup
+    tau = summary.tokens_per_step
     shares = metrics.stage_shares(summary)
     where = f"scoring takes {shares['score']:.0%} of a step, drafting {shares['draft']:.0%}"
     if speedup > 1.05:
-        verdict = (
-            f"By estimate it pays: {summary.tokens_per_step:.1f} tokens per step, while {where}."
-        )
+        verdict = f"By estimate it pays: {tau:.1f} tokens per step, while {where}."
     elif speedup < 0.95:
-        verdict = (
-            f"By estimate it does not pay: {summary.tokens_per_step:.1f} tokens per step are too "
-            f"few for its cost; {where}."
-        )
+        verdict = f"By estimate it does not pay: {tau:.1f} tokens per step are too few; {where}."
     else:
         verdict = f"By estimate it makes little difference; {where}."
     return f"{verdict} {setup}"

@@ -59,11 +59,11 @@ def _place(found: list[Box], labels: list[str]) -> dict[str, Any]:
         lefts.append(lefts[-1] + widths[depth] + GAP)
     tops = _rows(found)
     return {
-        "x": [round(lefts[box.depth], 1) for box in found],
-        "y": [round(top + BOX_HEIGHT / 2, 1) for top in tops],
-        "w": [round(widths[box.depth], 1) for box in found],
-        "width": round(lefts[-1] - GAP, 1),
-        "height": round(max(tops) + BOX_HEIGHT, 1),
+        "x": [lefts[box.depth] for box in found],
+        "y": [top + BOX_HEIGHT / 2 for top in tops],
+        "w": [widths[box.depth] for box in found],
+        "width": lefts[-1] - GAP,
+        "height": max(tops) + BOX_HEIGHT,
     }
 
 

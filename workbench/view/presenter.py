@@ -8,16 +8,14 @@ for all of them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from engine.records import Origin
 from workbench import metrics
-from workbench.events import Progress, RunSummary, StepDone
-from workbench.spec import RunSpec
+from workbench.events import RunSummary, StepDone
 from workbench.view.headline import figures, headline
-from workbench.view.layout import layout
+from workbench.view.live import EXAMPLE, Live
+from workbench.view.steps import step_facts, step_layout
 from workbench.view.visible import safe_text
 
 #: steps a browser can walk back through, and most boxes of their trees together
@@ -27,81 +25,56 @@ WINDOW_BOXES = 12_000
 TREES_PER_UPDATE = 16
 
 
-class Live(Protocol):
-    """What the view needs of a run, under way or over. `steps` are the recent ones."""
-
-    @property
-    def run_id(self) -> str | None: ...
-    @property
-    def spec(self) -> RunSpec | None: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def active(self) -> bool: ...
-    @property
-    def progress(self) -> Progress | None: ...
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def steps(self) -> Sequence[StepDone]: ...
-    @property
-    def tokens(self) -> Sequence[tuple[str, int]]: ...
-    @property
-    def summary(self) -> RunSummary: ...
-    @property
-    def mode(self) -> str | None: ...
-    @property
-    def plain_step_ns(self) -> int | None: ...
-    @property
-    def error(self) -> str: ...
-
-
 @dataclass(slots=True)
 class Cursor:
     """How much one browser view has been told of which run."""
 
-    run: str | None = None
+    run: str = ""
     told: list[int] = field(default_factory=lambda: [0, 0])  # steps after each of two updates
     unfolded: set[int] = field(default_factory=set)  # steps whose trees are shown whole
-    everything: bool = True  # the next update starts anew
+    fresh: int = 2  # so many updates carry everything
 
     def forget(self) -> None:
-        """The view asked for everything, or was mounted anew."""
-        self.everything = True
+        """The view asked for everything."""
+        self.fresh = 1
 
 
 class Presenter:
     """Builds payloads; trees laid out once are shared by all views of this process."""
 
     def __init__(self) -> None:
-        self._trees: dict[tuple[str | None, int, bool], dict[str, Any]] = {}
+        self._trees: dict[tuple[str, int, bool], dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def payload(self, live: Live, cursor: Cursor) -> dict[str, Any]:
         """What to tell the view of `cursor` now; moves the cursor on."""
         steps = list(live.steps)
         summary = live.summary
-        total = max(summary.steps, len(steps))
+        total = live.num_steps
         first = total - len(steps)
-        full = cursor.everything or cursor.run != live.run_id
-        if cursor.run != live.run_id:
+        run = live.run_id or live.status
+        if cursor.run != run:
+            cursor.run, cursor.fresh = run, 2
             cursor.unfolded.clear()
+        full = cursor.fresh > 0
+        cursor.fresh = max(0, cursor.fresh - 1)
         start = first if full else max(first, min(cursor.told[0], total))
-        cursor.run, cursor.everything = live.run_id, False
         cursor.told = [start if full else cursor.told[1], total]
-        with_tree = self._with_tree(
-            steps, first=first, start=start, all_of_them=full or not live.active
-        )
-        told = [
-            self._step(live, step, number, tree=number in with_tree, cursor=cursor)
-            for number, step in enumerate(steps[start - first :], start)
-        ]
+        with_tree = self._with_tree(steps, first, start, all_of_them=full or not live.active)
+        told = []
+        for number, step in enumerate(steps[start - first :], start):
+            facts = step_facts(step, number) | {"tree": None, "gone": full}
+            if number in with_tree:
+                unfolded = number in cursor.unfolded
+                facts |= {"tree": self._tree(live, step, number, unfolded), "gone": False}
+            told.append(facts)
         return {
-            "run": live.run_id or "",
+            "run": run,
             "live": live.active,
             "full": full,
             "first": first,
             "total": total,
+            "show": first + _telling(live) if steps and not live.active else total - 1,
             "steps": told,
             "earlier": self._earlier(live, steps) if full else [],
             "prompt": safe_text(live.prompt) if full else "",
@@ -110,7 +83,7 @@ class Presenter:
         } | headline(live)
 
     def _with_tree(
-        self, steps: list[StepDone], *, first: int, start: int, all_of_them: bool
+        self, steps: list[StepDone], first: int, start: int, *, all_of_them: bool
     ) -> set[int]:
         """Numbers of the steps whose trees go along: the newest, as far as the limits allow."""
         most = WINDOW_STEPS if all_of_them else TREES_PER_UPDATE
@@ -129,21 +102,6 @@ class Presenter:
         tokens = live.tokens[: max(0, len(live.tokens) - at_hand)]
         return [(safe_text(text), int(origin)) for text, origin in tokens]
 
-    def _step(
-        self, live: Live, step: StepDone, number: int, *, tree: bool, cursor: Cursor
-    ) -> dict[str, Any]:
-        record = step.record
-        kept = zip(step.emitted_text, _origins(step), strict=False)
-        return {
-            "i": number,
-            "tokens": [(safe_text(text), origin) for text, origin in kept][: record.num_kept],
-            "accepted": record.verdict.num_accepted,
-            "origin": int(record.verdict.origin),
-            "words": step_words(step),
-            "stages": stages(step),
-            "tree": self._tree(live, step, number, number in cursor.unfolded) if tree else None,
-        }
-
     def _tree(self, live: Live, step: StepDone, number: int, unfolded: bool) -> dict[str, Any]:
         key = (live.run_id, number, unfolded)
         with self._lock:
@@ -157,50 +115,21 @@ class Presenter:
         return known
 
 
-def step_layout(step: StepDone, *, unfolded: bool = False) -> dict[str, Any]:
-    """The laid-out tree of one step."""
-    emitted = _emitted_piece(step)
-    if unfolded:
-        return layout(
-            step.record, step.pieces_M, emitted=emitted, fold_above=10**9, fold_pruned_above=10**9
-        )
-    return layout(step.record, step.pieces_M, emitted=emitted)
-
-
-def step_words(step: StepDone) -> str:
-    """`6 drafted, 3 accepted, then a bonus`."""
-    verdict, drafted = step.record.verdict, step.record.tree.num_drafted
+def _telling(live: Live) -> int:
+    """Which of the steps at hand to open a finished run on: the last with a draft; of the example
+    the one with the most to see."""
+    steps = live.steps
+    drafted = [at for at, step in enumerate(steps) if step.record.tree.num_drafted]
     if not drafted:
-        return "nothing drafted"
-    then = "a bonus" if verdict.origin is Origin.BONUS else "a correction"
-    return f"{drafted} drafted, {verdict.num_accepted} accepted, then {then}"
+        return len(steps) - 1
+    if live.status != EXAMPLE:
+        return drafted[-1]
+    return max(drafted, key=lambda at: (_variety(steps[at]), -at))
 
 
-def stages(step: StepDone) -> list[dict[str, Any]]:
-    """The stages of a step with milliseconds as text and shares of its wall time."""
-    times = step.record.times
-    return [
-        {
-            "name": name,
-            "ms": f"{nanoseconds / 1e6:.2f}",
-            "share": round(metrics.ratio(nanoseconds, times.wall), 4),
-        }
-        for name, nanoseconds in zip(metrics.STAGES, times, strict=True)
-    ]
-
-
-def _origins(step: StepDone) -> list[int]:
-    verdict = step.record.verdict
-    return [int(Origin.DRAFT)] * verdict.num_accepted + [int(verdict.origin)]
-
-
-def _emitted_piece(step: StepDone) -> str:
-    """The bonus or correction as text: like a node's piece if one is known for its token."""
-    token = step.record.verdict.next_token
-    for node, piece in enumerate(step.pieces_M):
-        if int(step.record.tree.tokens_M[node]) == token:
-            return piece
-    return step.emitted_text[-1] or "…"
+def _variety(step: StepDone) -> tuple[int, int]:
+    fates = {int(fate) for fate in step.record.verdict.fate_N}
+    return len(fates), step.record.verdict.num_accepted
 
 
 def _by_depth(summary: RunSummary) -> list[dict[str, Any]]:

@@ -1,73 +1,92 @@
 // The decoding view: text, tree, times and charts of a window of steps, linked by the chosen step.
 // Streamlit calls the default export on every update; what is kept between calls lives here.
 const views = new WeakMap();
+const memory = new Map(); // what each view was told, by component key: it survives a remount
 const KINDS = ["accepted", "bonus", "correction", "rejected", "not-reached", "pruned"];
 const ORIGINS = { 1: "a", 2: "b", 3: "c" };
 const CALM_MS = 250; // growth is animated only when steps come slower than this
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data, key, parentElement, setTriggerValue }) {
   let view = views.get(parentElement);
-  if (!view) views.set(parentElement, (view = createView(parentElement.querySelector(".view"))));
-  view.ask = (what) => setTriggerValue("ask", what);
+  if (!view) {
+    if (!memory.has(key)) memory.set(key, { run: null, steps: [], earlier: [], prompt: "", first: 0, at: -1, follow: true });
+    view = createView(parentElement.querySelector(".view"), memory.get(key));
+    views.set(parentElement, view);
+  }
+  view.ask = (what) => setTriggerValue("ask", { ...what, at: Date.now() });
   view.update(data);
   return () => { view.close(); views.delete(parentElement); };
 }
 
-function createView(root) {
+function createView(root, kept) {
   const $ = (selector) => root.querySelector(selector);
   const prose = $(".prose"), follow = $(".follow input"), strip = $(".strip svg");
-  const kept = { run: null, steps: [], written: 0, at: -1, total: 0, live: false, full: true, changed: 0, drawn: null };
   const view = { ask: () => {}, update, close };
-  const tree = createTree($(".stage"), { onFold: () => view.ask({ unfold: kept.at, at: Date.now() }) });
+  const tree = createTree($(".stage"), { onFold: () => view.ask({ unfold: kept.at }) });
+  let drawn = null, written = 0, changed = 0;
   drawKey($(".key"));
+  follow.checked = kept.follow;
+  rewrite();
 
   function update(data) {
-    if (data.run !== kept.run) restart(data);
+    const opened = data.run !== kept.run || (kept.live && !data.live);
+    if (data.run !== kept.run) restart();
     for (const step of data.steps) {
-      const old = kept.steps[step.i];
-      if (!step.tree && old?.tree) step.tree = old.tree;
+      if (!step.tree) step.tree = kept.steps[step.i]?.tree;
       kept.steps[step.i] = step;
     }
-    Object.assign(kept, { total: data.total, live: data.live, first: data.first });
-    if (data.full) rewrite(data);
+    const { run, live, first, total } = data;
+    Object.assign(kept, { run, live, first, total });
+    if (data.full) {
+      Object.assign(kept, { prompt: data.prompt, earlier: data.earlier, partial: false });
+      rewrite();
+    }
+    write();
     drawHead(data);
     drawDepth(data.depth);
-    write();
-    if (follow.checked || kept.at < 0 || kept.at >= kept.total) go(kept.total - 1, { arrived: true });
+    if (opened || (live && follow.checked)) go(data.show, { arrived: true });
     else select();
-    $(".follow").hidden = !data.live;
-    if (missing()) later(() => view.ask({ resync: true, at: Date.now() }));
+    $(".follow").hidden = !live;
+    askForMore();
   }
 
-  function restart(data) {
-    Object.assign(kept, { run: data.run, steps: [], written: 0, at: -1, drawn: null });
-    follow.checked = true;
+  function restart() {
+    Object.assign(kept, { steps: [], earlier: [], prompt: "", at: -1, partial: true });
+    setFollow(true);
     tree.forget();
-    rewrite(data);
   }
 
-  function rewrite(data) {
+  function setFollow(on) {
+    kept.follow = follow.checked = on;
+  }
+
+  function rewrite() {
     prose.replaceChildren();
-    htmlEl("span", "prompt", prose, data.prompt);
-    for (const [text, origin] of data.earlier) htmlEl("span", ORIGINS[origin], prose, text);
-    kept.written = data.first;
+    htmlEl("span", "prompt", prose, kept.prompt);
+    for (const [text, origin] of kept.earlier) htmlEl("span", ORIGINS[origin], prose, text);
+    written = kept.first;
   }
 
   function missing() {
     for (let i = kept.first; i < kept.total; i++) if (!kept.steps[i]) return true;
-    return !follow.checked && kept.steps[kept.at] && !kept.steps[kept.at].tree && kept.total - kept.at <= 200;
+    return kept.partial || (!follow.checked && kept.steps[kept.at] && !kept.steps[kept.at].tree && !kept.steps[kept.at].gone);
   }
 
   let timer = 0;
-  function later(action) { // at most one question a second
-    if (!timer) timer = setTimeout(() => { timer = 0; if (missing()) action(); }, 300);
+  function askForMore(tries = 4) { // updates may get lost; so may questions
+    if (timer || !tries || !missing()) return;
+    timer = setTimeout(() => {
+      timer = 0;
+      if (missing()) view.ask({ resync: true });
+      askForMore(tries - 1);
+    }, tries === 4 ? 300 : 1500);
   }
 
   function write() {
     const atEnd = prose.scrollHeight - prose.scrollTop - prose.clientHeight < 40;
-    for (; kept.steps[kept.written]; kept.written++) {
-      for (const [text, origin] of kept.steps[kept.written].tokens) {
-        htmlEl("span", ORIGINS[origin], prose, text).dataset.step = kept.written;
+    for (; kept.steps[written]; written++) {
+      for (const [text, origin] of kept.steps[written].tokens) {
+        htmlEl("span", ORIGINS[origin], prose, text).dataset.step = written;
       }
     }
     if (atEnd || follow.checked) prose.scrollTop = prose.scrollHeight;
@@ -75,15 +94,15 @@ function createView(root) {
 
   function go(at, { arrived = false } = {}) {
     if (at < 0 || at >= kept.total || (arrived && at === kept.at)) return select();
-    const now = performance.now(), calm = now - kept.changed > CALM_MS;
+    const now = performance.now(), since = now - changed;
     kept.at = at;
-    kept.changed = now;
-    select({ animate: calm });
-    if (!arrived && missing()) later(() => view.ask({ resync: true, at: Date.now() }));
+    changed = now;
+    select({ time: since > CALM_MS ? since / 2 : 0 });
+    if (!arrived) askForMore();
     return undefined;
   }
 
-  function select({ animate = false } = {}) {
+  function select({ time = 0 } = {}) {
     const step = kept.steps[kept.at];
     for (const span of prose.querySelectorAll(".now")) span.classList.remove("now");
     if (step) {
@@ -91,9 +110,9 @@ function createView(root) {
       for (const span of spans) span.classList.add("now");
       if (spans.length && !follow.checked) prose.scrollTop = spans[0].offsetTop - prose.offsetTop - 60;
     }
-    if (kept.drawn !== step?.tree) {
-      tree.show(step?.tree, { animate: animate && Boolean(step?.tree) });
-      kept.drawn = step?.tree;
+    if (drawn !== step?.tree) {
+      tree.show(step?.tree, { time });
+      drawn = step?.tree;
     }
     drawTitle(step);
     drawStages(step);
@@ -186,7 +205,7 @@ function createView(root) {
   }
 
   function choose(at) { // the user's own choice ends following, except at the last step
-    follow.checked = kept.live && at >= kept.total - 1;
+    setFollow(kept.live && at >= kept.total - 1);
     go(clamp(at, kept.first, kept.total - 1));
   }
 
@@ -204,7 +223,7 @@ function createView(root) {
     const at = Number(strip.dataset.first) + Math.floor((event.clientX - strip.getBoundingClientRect().left - 1) / 9);
     if (at < kept.total) choose(at);
   });
-  follow.addEventListener("change", () => { if (follow.checked) go(kept.total - 1); });
+  follow.addEventListener("change", () => { setFollow(follow.checked); if (follow.checked) go(kept.total - 1); });
 
   function onKey(event) {
     const target = event.composedPath()[0];
@@ -237,4 +256,5 @@ function drawKey(key) {
     item.append(kind.replace("-", " "));
   }
   htmlEl("span", "", key, "bar: the draft's probability");
+  htmlEl("span", "hint", key, "drag to move, Ctrl + wheel to zoom");
 }

@@ -26,23 +26,34 @@ function createTree(stage, { onFold }) {
   const svg = stage.querySelector("svg");
   const scene = svg.querySelector(".scene");
   const card = stage.querySelector(".card");
-  const view = { x: 0, y: 0, k: 1, manual: false, tree: null, sizes: [] };
+  const view = { x: 0, y: 0, k: 1, manual: false, tree: null, sizes: [], high: 0 };
 
-  const apply = () => scene.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
+  const apply = () => {
+    card.hidden = true;
+    scene.setAttribute("transform", `translate(${view.x} ${view.y}) scale(${view.k})`);
+  };
 
   function fit({ whole = false } = {}) {
-    const { width: W, height: H } = svg.getBoundingClientRect();
+    const W = svg.getBoundingClientRect().width;
     if (!view.tree || !W) return;
     const { width, height } = view.tree;
     // A common scale for the last trees keeps the picture calm while steps follow each other.
     const wide = whole ? width : Math.max(...view.sizes.map((size) => size[0]));
     const high = whole ? height : Math.max(...view.sizes.map((size) => size[1]));
-    const k = Math.min(1.1, (W - 12) / wide, (H - 12) / high);
-    view.k = whole ? k : Math.max(k, Math.min(0.62, (W - 12) / width));
+    const H = grow(high * Math.min(1.2, (W - 12) / wide) + 16);
+    const k = Math.min(1.2, (W - 12) / wide, (H - 12) / high);
+    view.k = whole ? k : Math.max(k, Math.min(0.62, Math.max(0.5, (W - 12) / width)));
     view.x = Math.max(4, whole ? (W - width * view.k) / 2 : 4);
     view.y = (H - height * view.k) / 2;
     if (height * view.k > H) view.y = clamp(H / 2 - pathEnd() * view.k, H - height * view.k - 6, 6);
     apply();
+  }
+
+  // The stage is as high as its trees need, within bounds; it shrinks only for another run.
+  function grow(needed) {
+    view.high = clamp(Math.max(view.high, needed), 190, Math.max(280, 0.38 * innerHeight));
+    stage.style.height = `${view.high}px`;
+    return view.high;
   }
 
   function pathEnd() {
@@ -58,14 +69,17 @@ function createTree(stage, { onFold }) {
     apply();
   }
 
-  function show(tree, { animate }) {
+  // `time`: milliseconds in which it may grow round by round, 0 for at once.
+  function show(tree, { time }) {
     view.tree = tree;
     hideCard();
     scene.replaceChildren();
     if (!tree) return;
     view.sizes = [...view.sizes.slice(-7), [tree.width, tree.height]];
-    scene.classList.toggle("grow", animate);
-    scene.style.setProperty("--last", Math.max(...tree.round));
+    const last = Math.max(...tree.round);
+    scene.classList.toggle("grow", time > 0);
+    scene.style.setProperty("--last", last);
+    scene.style.setProperty("--beat", `${Math.min(80, time / (last + 1))}ms`);
     const edges = svgEl("g", {}, scene);
     for (let i = 0; i < tree.node.length; i++) {
       if (tree.up[i] >= 0) drawEdge(tree, i, edges);
@@ -141,7 +155,6 @@ function createTree(stage, { onFold }) {
       Object.assign(view, { x, y, manual: true });
       drag.moved = true;
       svg.classList.add("drag");
-      hideCard();
       apply();
     } else {
       const node = nodeAt(event);
@@ -168,7 +181,7 @@ function createTree(stage, { onFold }) {
     show,
     zoom,
     fit: () => { view.manual = false; fit({ whole: true }); },
-    forget: () => { Object.assign(view, { manual: false, sizes: [] }); },
+    forget: () => { Object.assign(view, { manual: false, sizes: [], high: 0 }); },
     close: () => observer.disconnect(),
   };
 }

@@ -1,0 +1,22 @@
+"""Draftree's pages. `draftree app` serves this file; it only routes."""
+
+from pathlib import Path
+
+import streamlit as st
+
+HERE = Path(__file__).resolve().parent
+
+st.set_page_config(
+    page_title="Draftree",
+    page_icon=":material/account_tree:",
+    layout="wide",
+    initial_sidebar_state=330,
+)
+st.logo(str(HERE / "pages" / "parts" / "assets" / "logo.svg"), size="large")
+# The theme has no setting for the inset at the sides; trees need the width.
+st.html("<style>.stMainBlockContainer { padding-inline: clamp(1rem, 2.2vw, 2.5rem); }</style>")
+page = st.navigation(
+    [st.Page(HERE / "pages" / "run.py", title="Run", icon=":material/play_circle:", default=True)],
+    position="top",
+)
+page.run()

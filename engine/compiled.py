@@ -1,0 +1,272 @@
+"""Ahead-of-time compiled forwards: made once per model, kept on disk, loaded in a moment.
+
+The Hugging Face model itself is exported over (slots, nodes, columns) and compiled by AOTInductor
+with its C++ matrix kernels and weights packed for them. A subprocess does it, so that a compiler
+that fails or is cancelled takes nothing down. Where it cannot be done, eager serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from engine.errors import UserError
+from engine.forward import HFStep
+from engine.models import DTYPES, LoadedModel, load_model
+from engine.paths import cache_folder
+
+logger = logging.getLogger(__name__)
+
+#: kinds of compiled forwards. torch.export fixes sizes of 1, so one node alone is its own.
+SINGLE, TREE, BATCH = "single", "tree", "batch"
+EXPECTED_SECONDS = 45.0
+MAX_NODES, MAX_SLOTS = 512, 64
+#: a wider envelope is taken if it is at least this much cheaper than the exact size
+PADDING_GAIN = 0.95
+_INDUCTOR = {
+    "freezing": True,
+    "max_autotune": True,
+    "max_autotune_gemm_backends": "CPP,ATEN",
+}
+
+OnProgress = Callable[[str, str, float | None], None]
+
+
+def kinds_for(batch: int) -> tuple[str, ...]:
+    """The compiled forwards a run with this many slots needs."""
+    return (SINGLE, TREE) if batch == 1 else (BATCH,)
+
+
+def package_path(loaded: LoadedModel, kind: str) -> Path:
+    """Where the package lies; the name hashes all that its code depends on."""
+    parts = (
+        loaded.content_hash, type(loaded.model).__name__, loaded.dtype, loaded.window, kind,
+        torch.__version__, transformers.__version__, torch.get_num_threads(),
+        torch.backends.cpu.get_cpu_capability(), _processor(), sorted(_INDUCTOR.items()), 1,
+    )  # fmt: skip
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return cache_folder() / "compiled" / f"{loaded.name.replace('/', '--')}-{kind}-{digest}.pt2"
+
+
+def why_not(loaded: LoadedModel | None = None) -> str:
+    """Why compiled forwards are not to be had here; empty if they should be."""
+    if loaded is not None and loaded.device != "cpu":
+        return f"Compiled forwards are made for the CPU, not for {loaded.device}."
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        return "No C++ compiler was found; install g++ to compile forwards."
+    return ""
+
+
+def at_hand(loaded: LoadedModel, batch: int) -> bool:
+    """Whether all packages are there already."""
+    if loaded.device != "cpu":
+        return False
+    return all(package_path(loaded, kind).is_file() for kind in kinds_for(batch))
+
+
+def forward_for(loaded: LoadedModel, batch: int, on_progress: OnProgress) -> CompiledForward | None:
+    """Load the packages, making them first if need be. None (and a log line) if that fails.
+
+    `on_progress` may raise to cancel.
+    """
+    kinds = kinds_for(batch)
+    missing = [kind for kind in kinds if not package_path(loaded, kind).is_file()]
+    if missing:
+        if reason := why_not(loaded):
+            logger.warning("%s", reason)
+            return None
+        if not _compile_apart(loaded, missing, on_progress):
+            return None
+    try:
+        return CompiledForward(loaded, {kind: package_path(loaded, kind) for kind in kinds})
+    except (RuntimeError, OSError) as error:
+        logger.warning("a compiled forward of %s does not load: %s", loaded.name, error)
+        for kind in kinds:
+            package_path(loaded, kind).unlink(missing_ok=True)
+        return None
+
+
+class CompiledForward:
+    """Packages of one model behind the call of `Forward`."""
+
+    mode = "compiled"
+
+    def __init__(self, loaded: LoadedModel, packages: dict[str, Path]) -> None:
+        self._run: dict[str, Any] = {}
+        for kind, path in packages.items():
+            # the loader underneath: its Python wrapper rebuilds argument trees at every call
+            self._run[kind] = torch._inductor.aoti_load_package(str(path)).loader.run
+        self._batch = BATCH in packages
+        self.min_slots = 2 if self._batch else 1
+        self._envelopes: dict[int, int] = {} if self._batch else self._measure(loaded)
+
+    def envelope(self, num_nodes: int, num_slots: int) -> int:
+        if self._batch:
+            return max(2, num_nodes)
+        return self._envelopes.get(num_nodes, num_nodes)
+
+    def __call__(
+        self,
+        ids_BN: torch.Tensor,
+        positions_BN: torch.Tensor,
+        rows_BN: torch.Tensor,
+        masks: list[torch.Tensor],
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+    ) -> torch.Tensor:
+        if self._batch:
+            kind = BATCH
+        else:
+            kind = SINGLE if ids_BN.shape[1] == 1 else TREE
+        return self._run[kind]([ids_BN, positions_BN, rows_BN, *masks, *keys, *values])[0]
+
+    def _measure(self, loaded: LoadedModel) -> dict[int, int]:
+        """Sizes that run faster padded: blocked matrix kernels like some row counts better."""
+        cost = {}
+        for num_nodes in range(2, 17):
+            inputs = _example(loaded, slots=1, nodes=num_nodes, columns=128)
+            times = []
+            for _ in range(6):
+                start = time.perf_counter()
+                self(*inputs)
+                times.append(time.perf_counter() - start)
+            cost[num_nodes] = min(times)
+        envelopes = {}
+        for num_nodes, own in cost.items():
+            wider = {n: c for n, c in cost.items() if n >= num_nodes and c < own * PADDING_GAIN}
+            if wider:
+                envelopes[num_nodes] = min(wider, key=lambda n: wider[n])
+        return envelopes
+
+
+def compile_packages(loaded: LoadedModel, kinds: list[str]) -> None:
+    """Export and compile, in this process. The package appears under its name when it is whole."""
+    step = HFStep(loaded.model, windowed_dict=loaded.windowed_dict).eval()
+    # named before compiling: the compiler changes torch's number of threads, which the name hashes
+    for kind, path in [(kind, package_path(loaded, kind)) for kind in kinds]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        slots, nodes = {SINGLE: (1, 1), TREE: (1, 8), BATCH: (4, 8)}[kind]
+        inputs = _example(loaded, slots=slots, nodes=nodes, columns=256)
+        with torch.no_grad():
+            program = torch.export.export(
+                step, inputs, dynamic_shapes=_dynamic(loaded, kind), strict=False
+            )
+            draft_path = path.with_suffix(f".{os.getpid()}.pt2")
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(draft_path), inductor_configs=_INDUCTOR
+            )
+        draft_path.replace(path)
+
+
+def _example(loaded: LoadedModel, *, slots: int, nodes: int, columns: int) -> tuple[Any, ...]:
+    """Inputs of a pass over an empty cache."""
+    from engine.runner import kv_shapes
+
+    dtype, rows = DTYPES[loaded.dtype], 512
+    masks = [torch.zeros(slots, 1, nodes, columns, dtype=dtype)] * (2 if loaded.window else 1)
+    shapes = kv_shapes(loaded)
+    position = torch.arange(nodes).expand(slots, nodes).contiguous()
+    return (
+        torch.zeros(slots, nodes, dtype=torch.long),
+        position,
+        (position + torch.arange(slots)[:, None] * rows).contiguous(),
+        masks,
+        [torch.zeros(slots, rows, heads, dim, dtype=dtype) for heads, dim, _ in shapes],
+        [torch.zeros(slots, rows, heads, dim, dtype=dtype) for heads, _, dim in shapes],
+    )
+
+
+def _dynamic(loaded: LoadedModel, kind: str) -> tuple[Any, ...]:
+    """Which sizes stay open: nodes and slots by kind, columns and cache rows always."""
+    from torch.export import Dim
+
+    from engine.runner import kv_shapes
+
+    context = loaded.context_length
+    columns = Dim("columns", min=2, max=2 * context + 1024)
+    rows = Dim("rows", min=2, max=2 * context + 4096)
+    by_size: dict[int, Any] = {}
+    if kind != SINGLE:
+        by_size[1] = Dim("nodes", min=2, max=MAX_NODES)
+    if kind == BATCH:
+        by_size[0] = Dim("slots", min=2, max=MAX_SLOTS)
+    mask = {3: columns} | ({2: by_size[1]} if 1 in by_size else {})
+    cache: dict[int, Any] = {1: rows}
+    if kind == BATCH:
+        mask[0] = by_size[0]
+        cache[0] = Dim("cache_slots", min=2, max=MAX_SLOTS)
+    layers = len(kv_shapes(loaded))
+    num_masks = 2 if loaded.window else 1
+    ids = by_size or None
+    return (ids, ids, ids, [mask] * num_masks, [cache] * layers, [cache] * layers)
+
+
+def _compile_apart(loaded: LoadedModel, kinds: list[str], on_progress: OnProgress) -> bool:
+    """Compile in a subprocess, reporting progress by the usual duration."""
+    log_path = cache_folder() / "compiled" / f"{loaded.name.replace('/', '--')}.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, "-m", "engine.compiled", "--model", loaded.path, "--dtype", loaded.dtype,
+        "--threads", str(torch.get_num_threads()), *kinds,
+    ]  # fmt: skip
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    expected = EXPECTED_SECONDS * len(kinds)
+    message = f"compiling the forwards of {loaded.name}, once for this machine (~{expected:.0f} s)"
+    start = time.monotonic()
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": paths},
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                on_progress("compiling", message, min((time.monotonic() - start) / expected, 0.99))
+                time.sleep(0.25)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode != 0:
+        logger.warning("compiling %s failed (see %s); running eager", loaded.name, log_path)
+    return process.returncode == 0
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown")
+
+
+def main() -> None:
+    """What the subprocess runs."""
+    parser = argparse.ArgumentParser(description="Compile the forwards of a model into the cache.")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("kinds", nargs="+", choices=[SINGLE, TREE, BATCH])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    try:
+        loaded = load_model(arguments.model, dtype=arguments.dtype, device="cpu")
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+    compile_packages(loaded, arguments.kinds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the pages share: settings, controls and the decoding view."""

@@ -1,0 +1,154 @@
+"""The form of the Run page: common choices first, the rest folded."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import streamlit as st
+
+from engine.errors import UserError
+from engine.options import OptionInfo
+from engine.registry import METHODS, describe, method_names
+from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, ChildrenChoice, Dtype, RunSpec, Verify
+from workbench.view.forms import WORKLOAD_LABELS, Prompt, build_spec, changed_options, gallery
+
+_OWN = "own"
+_EMBEDDED, _OTHER = "Embedded pair", "Other models"
+
+
+@st.cache_data(show_spinner=False)
+def _gallery(workload: str) -> list[Prompt]:
+    return gallery(workload)
+
+
+def run_form() -> dict[str, Any]:
+    """Common choices; the fields of a spec."""
+    fields: dict[str, Any] = {}
+    fields |= _pair()
+    fields["method"] = st.selectbox(
+        "Method", method_names(), index=method_names().index("dynamic-tree"), key="method"
+    )
+    st.caption(METHODS[fields["method"]].summary)
+    fields["prompt"] = _prompt()
+    fields["max_new_tokens"] = st.number_input(
+        "New tokens", min_value=1, max_value=8192, value=128, step=32, key="max_new_tokens",
+        help="The run ends after exactly this many, or earlier at the end of the text.",
+    )  # fmt: skip
+    return fields
+
+
+def folded_form(method: str) -> dict[str, Any]:
+    """The method's own options, then sampling and precision."""
+    with st.expander("Method options", icon=":material/tune:"):
+        options = _options(method)
+    with st.expander("Sampling and precision", icon=":material/casino:"):
+        return {"options": options} | _sampling() | _precision()
+
+
+def start(handle: Any, fields: dict[str, Any]) -> None:
+    """Start a run, or keep the sentence that says why not."""
+    st.session_state["problem"] = None
+    try:
+        spec: RunSpec = build_spec(**fields)
+        handle.start(spec)
+    except UserError as error:
+        st.session_state["problem"] = str(error)
+
+
+def _pair() -> dict[str, Any]:
+    which = st.segmented_control(
+        "Models", [_EMBEDDED, _OTHER], default=_EMBEDDED, required=True, key="pair", width="stretch"
+    )
+    if which == _EMBEDDED:
+        return {"target": EMBEDDED_TARGET, "draft": EMBEDDED_DRAFT}
+    hint = "Local folder or hub id"
+    target = st.text_input("Target", placeholder=hint, key="target", persist_state="page")
+    draft = st.text_input(
+        "Draft", placeholder=hint, key="draft", help="Its vocabulary must be the target's."
+    )
+    return {"target": target.strip(), "draft": draft.strip() or None}
+
+
+def _prompt() -> str:
+    sources = [*WORKLOAD_LABELS, _OWN]
+    source = st.segmented_control(
+        "Prompt", sources, default="code", required=True, key="source", width="stretch",
+        format_func=lambda name: WORKLOAD_LABELS.get(name, "Own"),
+    )  # fmt: skip
+    if source == _OWN:
+        return st.text_area(
+            "Own prompt", height=150, label_visibility="collapsed", key="own_prompt",
+            placeholder="Type or paste the text to continue",
+        )  # fmt: skip
+    try:
+        prompts = _gallery(source)
+    except UserError as error:
+        st.warning(str(error))
+        return ""
+    chosen = st.selectbox(
+        "Gallery", prompts, label_visibility="collapsed", key=f"prompt_{source}",
+        format_func=lambda prompt: prompt.preview,
+    )  # fmt: skip
+    return chosen.text if chosen else ""
+
+
+def _options(method: str) -> dict[str, Any]:
+    infos = describe(method)
+    if not infos:
+        st.caption("This method has no options.")
+    return changed_options(infos, {info.name: _field(method, info) for info in infos})
+
+
+def _field(method: str, info: OptionInfo) -> Any:
+    label = info.name.replace("_", " ").capitalize()
+    common: dict[str, Any] = {"help": info.help, "key": f"{method}/{info.name}"}
+    if info.choices:
+        return st.selectbox(label, info.choices, index=info.choices.index(info.default), **common)
+    if info.type == "bool":
+        return st.toggle(label, value=info.default, **common)
+    if info.type in ("int", "float"):
+        kind = int if info.type == "int" else float
+        return st.number_input(
+            label, value=info.default, step=1 if kind is int else 0.05,
+            min_value=None if info.min is None else kind(info.min),
+            max_value=None if info.max is None else kind(info.max), **common,
+        )  # fmt: skip
+    return st.text_input(label, value=info.default or "", **common)
+
+
+def _sampling() -> dict[str, Any]:
+    temperature = st.slider(
+        "Temperature", 0.0, 2.0, 0.0, 0.05, key="temperature", help="0 is greedy."
+    )
+    greedy = temperature == 0.0
+    left, right = st.columns(2)
+    return {
+        "temperature": temperature,
+        "top_k": left.number_input(
+            "Top-k", 0, 100_000, 0, key="top_k", disabled=greedy, help="0 is off."
+        ),
+        "top_p": right.number_input(
+            "Top-p", 0.01, 1.0, 1.0, 0.05, key="top_p", disabled=greedy, help="1 is off."
+        ),
+        "seed": st.number_input("Seed", 0, 2**31, 0, key="seed", help="Keys all randomness."),
+        "verify": st.selectbox(
+            "Verification", get_args(Verify), key="verify", disabled=greedy,
+            help="All of them are lossless; match also repeats plain sampling token for token.",
+        ),
+        "children": st.selectbox(
+            "Children", get_args(ChildrenChoice), key="children", disabled=greedy,
+            help="How the tree's children are chosen. Auto takes what suits the method.",
+        ),
+    }  # fmt: skip
+
+
+def _precision() -> dict[str, Any]:
+    left, right = st.columns(2)
+    return {
+        "dtype": left.selectbox("Dtype", get_args(Dtype), key="dtype"),
+        "device": right.text_input("Device", value="auto", key="device", help="cpu, cuda or auto"),
+        "cache": st.toggle(
+            "Key-value cache", value=True, key="cache",
+            help="Off recomputes the prefix in every pass: it shows what caching buys.",
+        ),
+    }  # fmt: skip

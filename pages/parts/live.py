@@ -1,0 +1,44 @@
+"""The run under way, or the last one, drawn by a fragment that only ticks while it is needed."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts.settings import handle, presenter, settings
+from pages.parts.view import asked, decoding_view
+from workbench.view.forms import escape_markdown
+from workbench.view.live import current
+from workbench.view.presenter import Cursor
+
+_KEY = "live"
+_ERROR = ":material/error:"
+
+
+def live_panel() -> None:
+    """Problems of the last press of Run, then the decoding view."""
+    if problem := st.session_state.get("problem"):
+        st.error(
+            escape_markdown(problem), title="This run was not started", icon=":material/error:"
+        )
+    active = current(handle()).active
+    tick = st.fragment(_draw, run_every=settings.refresh_s if active else None)
+    tick(active)
+
+
+def _draw(was_active: bool) -> None:
+    live = current(handle())
+    if live.error:
+        title = "The run was not started" if live.wrong_input else "The run ended early"
+        st.error(escape_markdown(live.error), title=title, icon=_ERROR)
+    cursor = st.session_state.setdefault("cursor", Cursor())
+    decoding_view(presenter().payload(live, cursor), key=_KEY, on_ask=_on_ask)
+    if live.active != was_active:
+        st.rerun()  # the buttons and the tick change with it
+
+
+def _on_ask() -> None:
+    cursor: Cursor = st.session_state["cursor"]
+    question = asked(_KEY)
+    if "unfold" in question:
+        cursor.unfolded.add(int(question["unfold"]))
+    cursor.forget()

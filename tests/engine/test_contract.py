@@ -1,0 +1,193 @@
+"""What every registered method must keep: the same tokens as plain decoding, and its records whole.
+
+A new method is tested by being registered: SETTINGS only adds option sets worth a run of their own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from engine.records import Fate, FinishReason, Origin
+from engine.registry import method_names
+from engine.sampling import Sampling
+from tests.engine.tiny import CONFIGS, decode_all, engine_for, near, requests, tiny, tokens_of
+
+SETTINGS: dict[str, list[dict]] = {
+    "speculative": [{"length": 1}, {"length": 6}],
+    "static-tree": [
+        {"expansion": "1,1,3,1,1,1,1,1"},
+        {"paths": "0;1;3;0.0;0.2;0.0.1"},
+        {"acceptance": "0.6,0.2,0.1", "nodes": 9},
+    ],
+    "dynamic-tree": [
+        {"policy": policy, "nodes": nodes, "depth": 5, "top_k": 4}
+        for policy in ("eagle2", "opt-tree", "best-first", "grow-and-prune")
+        for nodes in (3, 12)
+    ],
+}
+CASES = [
+    pytest.param(method, options, id=f"{method}-{'-'.join(map(str, options.values())) or 'default'}")
+    for method in method_names()
+    for options in [{}, *SETTINGS.get(method, [])]
+]
+GREEDY = Sampling()
+WARM = Sampling(temperature=0.8, top_k=40, top_p=0.95, seed=11)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    target = tiny()
+    return target, near(target)
+
+
+@pytest.fixture(scope="module")
+def plain(pair):
+    """Plain decoding of the same requests, greedy and sampled."""
+    return {
+        sampling: tokens_of(decode_all(engine_for("autoregressive", {}, *pair, sampling=sampling), requests())[0])
+        for sampling in (GREEDY, WARM)
+    }
+
+
+@pytest.mark.parametrize(("method", "options"), CASES)
+@pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "t0.8"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_same_tokens_as_plain_decoding(pair, plain, method, options, sampling, batch):
+    engine = engine_for(method, options, *pair, sampling=sampling, batch=batch)
+    done, steps = decode_all(engine, requests())
+    assert tokens_of(done) == plain[sampling]
+    assert [len(r.token_ids) for _, r in sorted(done.items())] == [24, 25, 26, 27, 28]
+    if method != "autoregressive":
+        assert len(steps) < sum(len(r.token_ids) for r in done.values()), "nothing was ever accepted"
+    for step in steps:
+        _check_record(step)
+
+
+def _check_record(step) -> None:
+    tree, verdict = step.tree, step.verdict
+    tree.check_integrity()
+    assert tree.num_drafted <= step.budget
+    path = verdict.path_A
+    assert path[0] == 0
+    assert all(tree.parents_M[child] == parent for parent, child in zip(path, path[1:], strict=False))
+    assert [int(f) for f in verdict.fate_N[path[1:]]] == [Fate.ACCEPTED] * (len(path) - 1)
+    assert (verdict.fate_N == Fate.ACCEPTED).sum() == verdict.num_accepted
+    has_children = path[-1] in set(tree.parents_M[1 : tree.num_nodes].tolist())
+    assert verdict.origin is (Origin.CORRECTION if has_children else Origin.BONUS)
+    assert len(step.emitted) == len(path) == len(step.emitted_logprob) == len(step.top2_gap)
+    assert np.isfinite(step.target_logprob_M[: tree.num_nodes]).all()
+    assert step.times.wall > 0
+
+
+@pytest.mark.parametrize("rule", ["multi-step", "without-replacement"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("speculative", {}), ("static-tree", {"expansion": "3,2,1"}),
+     ("dynamic-tree", {"policy": "best-first", "nodes": 10, "top_k": 3})],
+)  # fmt: skip
+def test_sampled_children_run_and_repeat(pair, method, options, rule):
+    runs = [
+        decode_all(engine_for(method, options, *pair, sampling=WARM, verify=rule, batch=b), requests())
+        for b in (1, 1, 4)
+    ]
+    assert tokens_of(runs[0][0]) == tokens_of(runs[1][0]), "the same seed gave another output"
+    assert tokens_of(runs[0][0]) == tokens_of(runs[2][0]), "the batch changed an output"
+    assert any(step.verdict.num_accepted for step in runs[0][1])
+    for step in runs[0][1]:
+        _check_record(step)
+
+
+@pytest.mark.parametrize("architecture", [name for name in CONFIGS if name != "llama"])
+@pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "t0.8"])
+def test_every_architecture_and_method(architecture, sampling):
+    target = tiny(architecture, seed=1)
+    draft = near(target)
+    wanted = requests(3, max_new_tokens=40)
+    reference = tokens_of(decode_all(engine_for("autoregressive", {}, target, draft, sampling=sampling), wanted)[0])
+    for method in method_names()[1:]:
+        for batch in (1, 4):
+            engine = engine_for(method, {}, target, draft, sampling=sampling, batch=batch)
+            assert tokens_of(decode_all(engine, wanted)[0]) == reference, f"{method}, batch {batch}"
+
+
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+def test_greedy_equals_hugging_face_generate(architecture):
+    target = tiny(architecture, seed=2)
+    engine = engine_for("dynamic-tree", {}, target, near(target))
+    done, _ = decode_all(engine, requests(3))
+    for request in requests(3):
+        with torch.inference_mode():
+            prompt = torch.tensor([request.prompt_ids])
+            out = target.model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, eos_token_id=None,
+                max_new_tokens=request.max_new_tokens, pad_token_id=0,
+            )  # fmt: skip
+        assert done[request.index].token_ids == out[0, len(request.prompt_ids) :].tolist()
+
+
+@pytest.mark.parametrize(("method", "options"), CASES)
+def test_without_cache_the_same(pair, plain, method, options):
+    engine = engine_for(method, options, *pair, cache=False)
+    done, _ = decode_all(engine, requests(2))
+    assert tokens_of(done) == {i: plain[GREEDY][i] for i in range(2)}
+
+
+@pytest.mark.parametrize(("method", "options"), CASES)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_eos_ends_a_request_wherever_it_falls(plain, method, options, batch):
+    """Every token of the plain output in turn is EOS: accepted, bonus or correction."""
+    for at in (0, 3, 4, 7):
+        eos = plain[GREEDY][2][at]
+        target = tiny(eos=eos)
+        done, steps = decode_all(engine_for(method, options, target, near(target), batch=batch), requests())
+        for index, full in plain[GREEDY].items():
+            cut = full.index(eos) + 1 if eos in full else len(full)
+            assert done[index].token_ids == full[:cut]
+            ended = FinishReason.EOS if eos in full else FinishReason.LENGTH
+            assert done[index].finish_reason is ended
+        assert sum(step.num_kept for step in steps) == sum(len(r.token_ids) for r in done.values())
+
+
+@pytest.mark.parametrize(("method", "options"), CASES)
+def test_length_is_exact_down_to_one_token(pair, plain, method, options):
+    for length in (1, 2, 3):
+        wanted = [r for r in requests(2, max_new_tokens=length)]
+        done, _ = decode_all(engine_for(method, options, *pair), wanted)
+        for request in wanted:
+            assert done[request.index].token_ids == plain[GREEDY][request.index][: request.max_new_tokens]
+
+
+@pytest.mark.parametrize(("method", "options"), CASES)
+def test_a_prompt_may_fill_the_context(pair, method, options):
+    """159 of 160 positions taken: one token comes, and the caches hold."""
+    from engine.requests import Request
+
+    for size in (159, 157, 150):
+        prompt = tuple(i % 60 for i in range(size))
+        reference, _ = decode_all(engine_for("autoregressive", {}, *pair), [Request(0, "", prompt, 99)])
+        done, _ = decode_all(engine_for(method, options, *pair), [Request(0, "", prompt, 99)])
+        assert len(done[0].token_ids) == 160 - size
+        assert done[0].token_ids == reference[0].token_ids
+
+
+def test_stop_strings(pair, plain):
+    third, fourth = plain[GREEDY][3][6:8]
+    stop = f"{third} {fourth}"
+    for method in ("autoregressive", "static-tree"):
+        done, _ = decode_all(engine_for(method, {}, *pair), requests(4, stop=(stop,)))
+        assert done[3].finish_reason is FinishReason.STOP_STRING
+        assert done[3].token_ids == plain[GREEDY][3][: len(done[3].token_ids)]
+        assert stop not in done[3].text
+
+
+def test_cancel_keeps_what_was_made(pair):
+    engine = engine_for("static-tree", {}, *pair, batch=2)
+    for request in requests(2):
+        engine.add(request)
+    engine.step()
+    ended = engine.cancel()
+    assert [r.finish_reason for r in ended] == [FinishReason.CANCELLED] * 2
+    assert all(r.token_ids for r in ended)
+    assert not engine.busy

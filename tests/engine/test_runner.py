@@ -1,0 +1,116 @@
+"""Tree attention: a tree's logits are those of each of its paths alone, on every architecture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cuda_ext.mask import fill_tree_inputs, reference_mask
+from engine.errors import DecodeError, UserError
+from engine.runner import Nodes, TreeRunner
+from engine.selfcheck import check_tree_attention
+from tests.engine.tiny import CONFIGS, VOCAB, tiny
+
+PARENTS = [-1, 0, 0, 1, 1, 2, 3, 6]
+
+
+def path_logits(loaded, prefix, tokens, parents, node):
+    path = [node]
+    while parents[path[-1]] >= 0:
+        path.append(parents[path[-1]])
+    ids = torch.tensor([prefix + [tokens[n] for n in reversed(path)]])
+    with torch.inference_mode():
+        return loaded.model(input_ids=ids, use_cache=False).logits[0, -1].numpy()
+
+
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no cache"])
+def test_tree_equals_paths_and_stays_so_after_keeping(architecture, use_cache):
+    """Two slots of different length; prefixes reach beyond the sliding window of 24."""
+    loaded = tiny(architecture, seed=4)
+    runner = TreeRunner(loaded, num_slots=2, capacity=120, max_tree=20, use_cache=use_cache)
+    rng = np.random.default_rng(0)
+    prefixes = [rng.integers(0, VOCAB, 45).tolist(), rng.integers(0, VOCAB, 6).tolist()]
+    for slot, prefix in enumerate(prefixes):
+        runner.admit(slot, prefix)
+    for keep in ([0, 2, 5], [0], [0, 1, 3, 6, 7]):
+        trees = [rng.integers(0, VOCAB, len(PARENTS)).tolist() for _ in prefixes]
+        # grown in two passes, as a draft model does
+        first = runner.forward({s: Nodes(t[:3], PARENTS[:3]) for s, t in enumerate(trees)})
+        second = runner.forward({s: Nodes(t[3:], PARENTS[3:]) for s, t in enumerate(trees)})
+        for slot, tokens in enumerate(trees):
+            for node in range(len(PARENTS)):
+                found = first[slot, node] if node < 3 else second[slot, node - 3]
+                expected = path_logits(loaded, prefixes[slot], tokens, PARENTS, node)
+                np.testing.assert_allclose(found.numpy(), expected, atol=2e-3, rtol=1e-3)
+            runner.keep(slot, keep)
+            prefixes[slot] += [tokens[n] for n in keep]
+
+
+def test_slots_of_one_batch_may_differ_in_everything():
+    loaded = tiny()
+    runner = TreeRunner(loaded, num_slots=3, capacity=64, max_tree=8)
+    runner.admit(0, [])
+    runner.admit(2, [5, 9, 2])
+    found = runner.forward({0: Nodes([7], [-1]), 2: Nodes([1, 4, 4], [-1, 0, 0])})
+    for slot, prefix, tokens, node in ((0, [], [7], 0), (2, [5, 9, 2], [1, 4, 4], 2)):
+        expected = path_logits(loaded, prefix, tokens, [-1, 0, 0], node)
+        np.testing.assert_allclose(found[slot, node].numpy(), expected, atol=1e-3)
+    assert torch.isfinite(found).all(), "padding leaked NaN"
+
+
+def test_a_slot_that_overflows_says_so():
+    runner = TreeRunner(tiny(), num_slots=1, capacity=16, max_tree=4)
+    runner.admit(0, [1, 2])
+    with pytest.raises(DecodeError, match="full"):
+        runner.forward({0: Nodes([1] * 5, [-1] * 5)})
+
+
+def test_kernel_equals_reference_on_random_trees():
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        count, length = int(rng.integers(1, 20)), int(rng.integers(0, 30))
+        parents = [-1] + [int(rng.integers(0, i)) for i in range(1, count)]
+        cols = length + count + 5
+        out = [np.zeros((1, count), np.int64) for _ in range(3)]
+        mask = np.full((1, count, cols), np.nan, np.float32)
+        fill_tree_inputs(
+            *out, mask, mask[:0], np.zeros((1, count), np.int64), np.asarray([parents], np.int32),
+            np.asarray([count], np.int32), np.asarray([length], np.int32), np.zeros(1, np.int32),
+            np.zeros((1, count), np.int32), np.zeros((1, count, count), np.uint8), 64, 0,
+        )  # fmt: skip
+        allowed = np.zeros((count, cols), bool)
+        allowed[:, : length + count] = reference_mask(parents, length)
+        np.testing.assert_array_equal(np.isfinite(mask[0]), allowed)
+        assert (mask[0][allowed] == 0).all()
+
+
+def test_self_check_catches_a_model_that_ignores_masks():
+    loaded = tiny()
+    check_tree_attention(loaded)
+    deaf = tiny(seed=9)
+    plain_forward = deaf.model.forward
+
+    def forward(*args, attention_mask=None, **kwargs):
+        if isinstance(attention_mask, torch.Tensor):
+            attention_mask = torch.zeros_like(attention_mask)
+        return plain_forward(*args, attention_mask=attention_mask, **kwargs)
+
+    deaf.model.forward = forward
+    with pytest.raises(UserError, match="does not respect tree masks"):
+        check_tree_attention(deaf)
+
+
+def test_self_check_catches_positions_taken_from_slots():
+    deaf = tiny(seed=10)
+    plain_forward = deaf.model.forward
+
+    def forward(*args, position_ids=None, **kwargs):
+        if position_ids is not None and position_ids.shape[1] > 1:
+            position_ids = torch.arange(position_ids.shape[1])[None] + position_ids.min()
+        return plain_forward(*args, position_ids=position_ids, **kwargs)
+
+    deaf.model.forward = forward
+    with pytest.raises(UserError, match="positions"):
+        check_tree_attention(deaf)

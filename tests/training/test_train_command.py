@@ -1,0 +1,51 @@
+"""`draftree train pair` from the outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from workbench.commands.train import train_app
+
+TINY = ["--target-shape", "2x32x2x64", "--draft-shape", "1x16x1x32", "--device", "cpu"]
+QUICK = ["--minutes", "0.03", "--draft-minutes", "0.06"]
+
+
+def _text(folder: Path, split) -> list[str]:
+    for file in [*split.train, *split.held_out]:
+        (folder / file.path).write_text(file.text)
+    return ["--text", str(folder)]
+
+
+@pytest.mark.slow
+def test_trains_a_pair(tiny_split, tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    folders = ["--out", str(tmp_path / "models"), "--work-dir", str(tmp_path / "work")]
+    command = ["pair", *TINY, *QUICK, *folders, *_text(tmp_path / "text", tiny_split), "--json"]
+    first = CliRunner().invoke(train_app, command)
+    assert first.exit_code == 0, first.output
+    record = json.loads(first.stdout)
+    assert record["held_out_loss"]["target"] > 0
+    assert (tmp_path / "models" / "pycode-draft" / "model.safetensors").exists()
+    card = (tmp_path / "models" / "pycode-draft" / "README.md").read_text()
+    assert "tokens/step" in card
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target-shape", "8x384"], "--target-shape"),
+        (["--draft-shape", "1x33x2x64"], "must divide"),
+        (["--device", "tpu"], "not known"),
+        (["--text", "no/such/folder"], "no such file"),
+    ],
+)
+def test_wrong_input_is_explained(options: list[str], message: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        train_app, ["pair", *options, *QUICK, "--work-dir", str(tmp_path / "work")]
+    )
+    assert result.exit_code == 2
+    assert message in result.stderr

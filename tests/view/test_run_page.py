@@ -1,0 +1,167 @@
+"""The Run page on a scripted handle: what it shows, what it starts, what it says when it cannot."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from scripted_runs import FakeHandle
+from streamlit.testing.v1 import AppTest
+
+from engine.errors import UserError
+from engine.registry import describe, method_names
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPTS = [{"question_id": "code/00", "category": "code", "turns": ["import os\n\ndef read("]}]
+
+
+@pytest.fixture
+def handle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHandle:
+    import streamlit as st
+
+    monkeypatch.syspath_prepend(str(ROOT))
+    from pages.parts import settings as module
+
+    prompts = tmp_path / "data" / "prompts"
+    prompts.mkdir(parents=True)
+    for name in ("code", "docstring", "edit"):
+        lines = [json.dumps(question) for question in PROMPTS]
+        (prompts / f"{name}.jsonl").write_text("\n".join(lines))
+    monkeypatch.setenv("DRAFTREE_DATA", str(tmp_path / "data"))
+    fake = FakeHandle(steps=6, step_s=0.01, load_s=0.05)
+    monkeypatch.setattr(module.settings, "make_handle", lambda: fake)
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    return fake
+
+
+def page() -> AppTest:
+    return AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+
+
+def payload(at: AppTest) -> dict:
+    (view,) = at.get("bidi_component")
+    return json.loads(view.proto.json)
+
+
+def done(at: AppTest, handle: FakeHandle) -> AppTest:
+    deadline = time.monotonic() + 20
+    while handle.active and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return at.run()
+
+
+def test_one_press_of_run_decodes_with_the_defaults(handle: FakeHandle):
+    at = page()
+    assert not at.exception
+    at.button(key="run").click().run()
+    assert not at.exception
+    (spec,) = handle.specs
+    assert (spec.method, spec.target, spec.draft) == (
+        "dynamic-tree",
+        "pycode-target",
+        "pycode-draft",
+    )
+    assert spec.prompt == "import os\n\ndef read("
+    assert spec.options == {}
+    at = done(at, handle)
+    assert not at.exception
+    shown = payload(at)
+    assert shown["total"] == 6
+    assert not shown["live"]
+    assert shown["state"].startswith("Finished")
+
+
+def test_the_buttons_follow_the_run(handle: FakeHandle):
+    handle._load_s = 1000.0
+    at = page()
+    assert at.button(key="stop").disabled
+    at.button(key="run").click().run()
+    assert at.button(key="run").disabled
+    assert payload(at)["live"]
+    at.button(key="stop").click().run()
+    at.run()
+    assert not handle.active
+    assert not at.button(key="run").disabled
+
+
+def test_another_session_sees_the_same_run(handle: FakeHandle):
+    first = page()
+    first.button(key="run").click().run()
+    done(first, handle)
+    second = page()
+    assert payload(second)["total"] == 6
+    assert payload(second)["full"]
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_gets_a_form_of_its_own_options(handle: FakeHandle, method: str):
+    at = page()
+    at.selectbox(key="method").set_value(method).run()
+    assert not at.exception
+    for info in describe(method):
+        assert at.get_by_key(f"{method}/{info.name}") is not None
+
+
+def test_changed_options_and_sampling_reach_the_spec(handle: FakeHandle):
+    at = page()
+    at.number_input(key="dynamic-tree/nodes").set_value(9)
+    at.slider(key="temperature").set_value(0.8).run()
+    at.number_input(key="top_k").set_value(40)
+    at.selectbox(key="dtype").set_value("bfloat16")
+    at.button(key="run").click().run()
+    (spec,) = handle.specs
+    assert spec.options == {"nodes": 9}
+    assert (spec.temperature, spec.top_k, spec.dtype) == (0.8, 40, "bfloat16")
+
+
+def test_an_own_prompt_is_decoded_and_an_empty_one_refused(handle: FakeHandle):
+    at = page()
+    at.get_by_key("source").set_value("own").run()
+    at.button(key="run").click().run()
+    assert not handle.specs
+    assert "prompt is empty" in at.error[0].value
+    at.text_area(key="own_prompt").set_value("<b>x</b>")
+    at.button(key="run").click().run()
+    assert not at.error
+    assert handle.specs[0].prompt == "<b>x</b>"
+    assert payload(at)["prompt"] == "<b>x</b>"
+
+
+def test_an_empty_model_name_is_a_sentence(handle: FakeHandle):
+    at = page()
+    at.get_by_key("pair").set_value("Other models").run()
+    at.button(key="run").click().run()
+    assert not handle.specs
+    assert "target model is empty" in at.error[0].value
+
+
+def test_what_the_worker_refuses_is_shown_without_its_markup(
+    handle: FakeHandle, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(spec):
+        raise UserError("No folder **/tmp/x** <img src=x>.")
+
+    monkeypatch.setattr(handle, "start", refuse)
+    at = page()
+    at.button(key="run").click().run()
+    assert "\\*\\*" in at.error[0].value
+    assert "\\<img" in at.error[0].value
+
+
+def test_a_dead_worker_is_named(handle: FakeHandle):
+    at = page()
+    at.button(key="run").click().run()
+    handle._state.fail("interrupted", "The worker died of SIGKILL: memory ran out.")
+    at.run()
+    assert "SIGKILL" in at.error[0].value
+    assert payload(at)["state"].startswith("Interrupted")
+
+
+def test_missing_prompts_are_named_and_do_not_break_the_page(
+    handle: FakeHandle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("DRAFTREE_DATA", str(tmp_path / "nowhere"))
+    at = page()
+    assert not at.exception
+    assert "code" in at.warning[0].value

@@ -1,0 +1,286 @@
+"""`draftree compare`: methods against plain decoding on the same prompts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from workbench.comparing.result import CompareSpec, Comparison
+    from workbench.events import Event
+
+_MODELS = "Models"
+_SAMPLING = "Sampling"
+_EXECUTION = "Execution"
+
+
+def compare(
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods", "-m", help="Methods to compare, with options: a,b:nodes=8,b:nodes=16."
+        ),
+    ] = "speculative,static-tree,dynamic-tree",
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workload",
+            "-w",
+            help="Embedded workload or a file of prompts; repeatable. [default: code]",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="First questions of each workload only.", min=1)
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", "-r", help="Times each prompt is decoded.", min=1)
+    ] = 3,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "-n", help="Tokens per answer, exactly.", min=1)
+    ] = 128,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report there: .html, or .md for Markdown.")
+    ] = None,
+    per_prompt: Annotated[
+        bool, typer.Option("--per-prompt", help="Show every prompt in the table as well.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
+    ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Embedded name, folder or hub id. [default: pycode-target]",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            help="As --target, with the same vocabulary. [default: pycode-draft]",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    dtypes: Annotated[
+        str,
+        typer.Option(
+            help="Of float32, bfloat16, float16; commas between.", rich_help_panel=_MODELS
+        ),
+    ] = "float32",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:N or auto.", rich_help_panel=_MODELS)
+    ] = "auto",
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", help="0 is greedy.", rich_help_panel=_SAMPLING)
+    ] = 0.0,
+    top_k: Annotated[int, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)] = 0,
+    top_p: Annotated[float, typer.Option(help="1 is off.", rich_help_panel=_SAMPLING)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Keys all randomness.", rich_help_panel=_SAMPLING)] = 0,
+    cache: Annotated[
+        str,
+        typer.Option(
+            help="on, off or on,off: without, every pass recomputes the prefix.",
+            rich_help_panel=_EXECUTION,
+        ),
+    ] = "on",
+    execution: Annotated[
+        str,
+        typer.Option(
+            help="auto, eager, compiled, or several; auto compiles where that can be done.",
+            rich_help_panel=_EXECUTION,
+        ),
+    ] = "auto",
+    chat_template: Annotated[
+        bool,
+        typer.Option(
+            "--chat-template/--no-chat-template",
+            help="Apply it where the tokenizer has one.",
+            rich_help_panel=_EXECUTION,
+        ),
+    ] = True,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Processor threads for torch.", min=1, rich_help_panel=_EXECUTION),
+    ] = None,
+) -> None:
+    """Measure methods against plain decoding: same prompts, same token counts, taken in turn.
+
+    Plain decoding, Hugging Face generate (plain and assisted) and the draft model alone are always
+    measured beside. Every arm is kept as a run; Ctrl-C keeps what is complete.
+
+    Examples:
+
+        draftree compare --methods speculative,dynamic-tree --workload code --limit 4
+
+        draftree compare -m dynamic-tree:nodes=8,speculative -w code -w edit --report out.html
+
+        draftree compare -m speculative -w code --dtypes float32,bfloat16 --cache on,off --json
+    """
+    from workbench.comparing.arms import split_methods
+
+    values = {
+        "methods": split_methods(methods),
+        "workloads": workload or ["code"],
+        "limit": limit,
+        **_models(target, draft),
+        "dtypes": _listed(dtypes),
+        "caches": [_switch(word) for word in _listed(cache)],
+        "repeats": repeats,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "chat_template": chat_template,
+        "device": device,
+        "executions": _listed(execution),
+        "threads": threads,
+    }
+    code = _compare_and_print(_spec(values), report=report, per_prompt=per_prompt, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def _compare_and_print(
+    spec: CompareSpec, *, report: Path | None, per_prompt: bool, as_json: bool
+) -> int:
+    from workbench.commands.runner import CANCELLED_CODE, on_interrupt
+    from workbench.compare import compare as measure
+    from workbench.report.again import compare_command
+    from workbench.terminal import say
+
+    if report is not None:
+        from workbench.report.files import check_writable
+
+        check_writable(report)
+    stop = threading.Event()
+    with on_interrupt(stop), _progress() as take:
+        found = measure(spec, take, stop.is_set, command=compare_command(spec))
+    _show(found, per_prompt=per_prompt, as_json=as_json)
+    measured = any(arm.samples for arm in found.arms)
+    if report is not None and measured:
+        from workbench.report.files import write_comparison_report
+
+        say(f"Report: {write_comparison_report(found, report)}")
+    if found.status == "cancelled":
+        say("Stopped; the figures are of what was complete." if measured else "Stopped.")
+        return CANCELLED_CODE
+    return 1 if any(arm.error for arm in found.arms) else 0
+
+
+def _show(found: Comparison, *, per_prompt: bool, as_json: bool) -> None:
+    from workbench.comparing.rows import rows
+    from workbench.comparing.table import closing, tables
+    from workbench.terminal import out, print_json
+
+    table = rows(found)
+    if as_json:
+        print_json(as_object(found))
+        return
+    for rendered in tables(table, per_prompt=per_prompt):
+        out().print(rendered)
+    if table:
+        for line in closing(found, table):
+            out().print(line)
+        out().print(f"comparison {found.comparison_id}   draftree report {found.comparison_id}")
+
+
+def as_object(found: Comparison) -> dict[str, Any]:
+    """What `draftree compare --json` prints. `stages` are nanoseconds over all steps."""
+    from dataclasses import asdict
+
+    from workbench.comparing import wording
+    from workbench.comparing.rows import rows
+
+    table = rows(found)
+    return {
+        "comparison": found.comparison_id,
+        "status": found.status,
+        "verdict": wording.verdict(table) if table else "",
+        "rows": [row.as_json() for row in table],
+        "differences": [
+            {"method": arm.label, "workload": arm.workload, **asdict(difference)}
+            for arm in found.arms
+            for difference in arm.differences
+        ],
+        "failed": {arm.label: arm.error for arm in found.arms if arm.error},
+        "notes": found.notes,
+        "command": found.command,
+        "environment": found.environment,
+    }
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Event], None]]:
+    """A bar with the time left in a terminal; elsewhere a line for each phase."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from workbench.events import Progress as Said
+    from workbench.terminal import err, one_line, say
+
+    if not err().is_terminal:
+        phases: list[str] = []
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Said) and [event.phase] != phases[-1:]:
+                phases.append(event.phase)
+                say(event.message)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn())
+    with Progress(*columns, console=err(), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(event: Event) -> None:
+            if isinstance(event, Said):
+                timed = event.phase == "measure"
+                bar.update(
+                    task,
+                    description=one_line(event.message, 90),
+                    total=1.0 if timed else None,
+                    completed=event.fraction if timed else None,
+                )
+
+        yield show
+
+
+def _spec(values: dict[str, Any]) -> CompareSpec:
+    from pydantic import ValidationError
+
+    from workbench.comparing.result import CompareSpec
+
+    flags = {"workloads": "workload", "caches": "cache", "executions": "execution"}
+    try:
+        return CompareSpec.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        reason = first["msg"].removeprefix("Input should be ")
+        flag = flags.get(name, name).replace("_", "-")
+        raise UserError(f"--{flag} has {first['input']!r}; use {reason}.") from None
+
+
+def _listed(text: str) -> list[str]:
+    return [word for word in (piece.strip() for piece in text.split(",")) if word]
+
+
+def _switch(word: str) -> bool:
+    if word not in ("on", "off"):
+        raise UserError(f"--cache has {word!r}; use on, off or on,off.")
+    return word == "on"
+
+
+def _models(target: str | None, draft: str | None) -> dict[str, Any]:
+    """The embedded pair unless told otherwise; no default draft for somebody else's target."""
+    from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
+
+    if draft is None and target in (None, EMBEDDED_TARGET):
+        draft = EMBEDDED_DRAFT
+    return {"target": target or EMBEDDED_TARGET, "draft": draft}

@@ -1,0 +1,214 @@
+"""The arms of a comparison as objects that decode one request: our engine, or Hugging Face."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from engine.errors import UserError
+from engine.records import RequestRecord, StageTimes, StepRecord
+from engine.requests import Request
+from engine.sampling import Sampling
+from workbench.comparing.arms import DRAFT_ALONE, HF_ASSISTED, PLAIN, Arm, check_options
+from workbench.comparing.result import CompareSpec
+from workbench.events import RunSummary
+from workbench.models import Pair
+
+if TYPE_CHECKING:
+    from engine.decode import Engine
+
+OnProgress = Callable[[str, str, float | None], None]
+ShouldStop = Callable[[], bool]
+
+
+class StoppedError(Exception):
+    """Stop was asked for in the middle of a request; what it had is dropped."""
+
+
+class Decoded(NamedTuple):
+    """One request decoded. `steps` is empty where the decoder does not show its steps."""
+
+    record: RequestRecord
+    steps: list[StepRecord]
+    times: StageTimes  # totals, where there are no steps
+    draft_passes: int = 0
+
+
+class Decoder(Protocol):
+    """Decodes one request at a time, all tokens, and can be asked to stop at any step."""
+
+    arm: Arm
+    mode: str
+
+    @property
+    def setting(self) -> str:
+        """What the arm chose by itself, for people; empty where nothing was chosen."""
+
+    def decode(self, request: Request, should_stop: ShouldStop) -> Decoded:
+        """Raises StoppedError when stopped, DecodeError when it cannot go on."""
+
+    def plain_step_ns(self, request: Request) -> int | None:
+        """Nanoseconds of a plain pass behind this prompt, where it can be asked."""
+
+
+class Setting(NamedTuple):
+    """What all arms of a group have in common."""
+
+    dtype: str
+    cache: bool
+    execution: str
+
+
+class Site(NamedTuple):
+    """Where the arms of one group work."""
+
+    spec: CompareSpec
+    pair: Pair
+    setting: Setting
+    capacity: int  # tokens of the longest prompt with its output
+    on_progress: OnProgress
+
+    def executing(self, execution: str) -> Site:
+        """The same site with another way of execution."""
+        return self._replace(setting=self.setting._replace(execution=execution))
+
+    @property
+    def sampling(self) -> Sampling:
+        """The spec's sampling, checked."""
+        return Sampling(self.spec.temperature, self.spec.top_k, self.spec.top_p, self.spec.seed)
+
+
+def build(arm: Arm, site: Site) -> Decoder:
+    """A decoder ready to work; compiles where needed. Raises UserError."""
+    if arm.is_hugging_face:
+        return HFDecoder(arm, site)
+    return EngineDecoder(arm, _engine(arm, site))
+
+
+@dataclass(slots=True)
+class EngineDecoder:
+    """One of our methods."""
+
+    arm: Arm
+    engine: Engine
+    mode: str = field(init=False)
+    setting: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        self.mode = self.engine.mode
+
+    def decode(self, request: Request, should_stop: ShouldStop) -> Decoded:
+        """Decode with the request alone in the batch; time between steps is `unaccounted`."""
+        steps: list[StepRecord] = []
+        self.engine.add(request)
+        ended = time.perf_counter_ns()
+        while True:
+            if should_stop():
+                self.engine.cancel()
+                raise StoppedError
+            output = self.engine.step()
+            now = time.perf_counter_ns()
+            for record in output.steps:
+                times = record.times
+                outside = max(0, now - ended - times.wall)
+                record.times = times._replace(unaccounted=times.unaccounted + outside)
+            steps += output.steps
+            ended = now
+            if output.finished:
+                return Decoded(output.finished[0], steps, StageTimes())
+
+    def plain_step_ns(self, request: Request) -> int | None:
+        """Nanoseconds of a plain pass behind this prompt."""
+        return self.engine.plain_step_ns(request)
+
+
+class HFDecoder:
+    """Hugging Face `generate`, plain or assisted."""
+
+    mode = "eager"
+
+    def __init__(self, arm: Arm, site: Site) -> None:
+        from engine.hf_baseline import SETTINGS, Assistance, HFBaseline
+
+        self.arm = arm
+        self._assisted = arm.method == HF_ASSISTED
+        self._baseline = HFBaseline(
+            target=site.pair.target,
+            draft=site.pair.draft if self._assisted else None,
+            sampling=site.sampling,
+            cache=site.setting.cache,
+            ignore_eos=True,
+            assistance=check_options(arm.method, arm.options) if self._assisted else None,
+        )
+        #: what to choose from where nothing was asked for
+        self.choices: tuple[Assistance, ...] = (
+            SETTINGS if self._assisted and not arm.options else ()
+        )
+
+    @property
+    def setting(self) -> str:
+        """How assisted generation drafts; empty for plain."""
+        return str(self._baseline.assistance) if self._assisted else ""
+
+    def decode(self, request: Request, should_stop: ShouldStop) -> Decoded:
+        """Decode one request with `generate`."""
+        decoded = self._baseline.decode(request, should_stop=should_stop)
+        if decoded.record.finish_reason == "cancelled":
+            raise StoppedError
+        return Decoded(decoded.record, [], decoded.times, decoded.draft_passes)
+
+    def plain_step_ns(self, request: Request) -> int | None:
+        """Not asked of Hugging Face."""
+        return None
+
+    def choose_setting(self, requests: list[Request], should_stop: ShouldStop) -> None:
+        """Take the setting that decodes these requests fastest: its best one is compared."""
+        spent: dict[int, int] = {}
+        for request in requests:
+            for at, choice in enumerate(self.choices):
+                self._baseline.assistance = choice
+                took = self.decode(request, should_stop).record.decode_ns
+                spent[at] = spent.get(at, 0) + took
+        if spent:
+            self._baseline.assistance = self.choices[min(spent, key=lambda at: spent[at])]
+
+
+def add_totals(summary: RunSummary, decoded: Decoded) -> None:
+    """Fold a request whose steps are not shown into `summary`, as far as steps would tell."""
+    record = decoded.record
+    summary.steps += record.num_steps
+    summary.passes += record.num_steps
+    summary.drafted += record.num_drafted
+    summary.accepted += record.num_accepted
+    summary.emitted += record.num_emitted
+    summary.kept += record.num_kept
+    summary.decode_ns += record.decode_ns
+    summary.draft_passes += decoded.draft_passes
+    for stage, spent in decoded.times._asdict().items():
+        summary.stages_ns[stage] = summary.stages_ns.get(stage, 0) + spent
+
+
+def _engine(arm: Arm, site: Site) -> Engine:
+    from engine.engine import EngineConfig, build_engine
+    from engine.registry import METHODS, parse_options
+
+    method = PLAIN if arm.method == DRAFT_ALONE else arm.method
+    target = site.pair.draft if arm.method == DRAFT_ALONE else site.pair.target
+    if target is None or (METHODS[method].needs_draft and site.pair.draft is None):
+        raise UserError(f"{arm.label} needs a draft model; give one with --draft.")
+    config = EngineConfig(
+        method=method,
+        options=parse_options(method, arm.options),
+        sampling=site.sampling,
+        verify=arm.verify,
+        children=arm.children,
+        cache=site.setting.cache,
+        batch=1,
+        execution=site.setting.execution,
+        ignore_eos=True,
+        capacity=site.capacity,
+        on_progress=site.on_progress,
+    )
+    return build_engine(config, target=target, draft=site.pair.draft)

@@ -1,0 +1,201 @@
+"""Everything before the clock: models, prompts in tokens, engines built, compiled and warm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.errors import UserError
+from engine.requests import Request
+from workbench import models
+from workbench.comparing import decoders
+from workbench.comparing.arms import DRAFT_ALONE, HF_ASSISTED, PLAIN, Arm
+from workbench.comparing.decoders import Decoder, HFDecoder, Setting, Site
+from workbench.comparing.result import CompareSpec
+from workbench.comparing.telling import Telling
+from workbench.conversation import Conversation, conversations
+from workbench.models import Pair
+from workbench.spec import RunSpec
+from workbench.workloads import Question
+
+_WARM_UP_TOKENS = 24
+_TUNING_REQUESTS = 2
+
+
+@dataclass(slots=True)
+class Group:
+    """Arms that are compared with each other. Plain decoding comes first."""
+
+    site: Site
+    decoders: list[Decoder]
+    requests: dict[str, list[Request]]  # by workload
+
+    def plain_step_ns(self, workload: str) -> int | None:
+        """A plain pass behind the workload's first prompt; None where there is no engine."""
+        plain = self.decoders[0]
+        return plain.plain_step_ns(self.requests[workload][0])
+
+
+def prepare(
+    spec: CompareSpec,
+    arms: Sequence[Arm],
+    questions: Mapping[str, Sequence[Question]],
+    *,
+    setting: Setting,
+    telling: Telling,
+) -> Group:
+    """A group ready to be timed. Raises UserError for what cannot be compared."""
+    pair = _load(spec, setting.dtype, telling)
+    wanted = _possible(arms, pair, cache=setting.cache, telling=telling)
+    site = Site(spec=spec, pair=pair, setting=setting, capacity=0, on_progress=telling.progress)
+    talks = {
+        name: list(
+            conversations(
+                list(asked),
+                tokenizer=pair.target.tokenizer,
+                spec=run_spec(site, wanted[0], name),
+            )
+        )
+        for name, asked in questions.items()
+    }
+    site = site._replace(capacity=_capacity(talks, pair))
+    if setting.execution == "auto":  # a comparison waits for compiled forwards, a run need not
+        site = site.executing("compiled" if setting.cache else "eager")
+    built, site = _build(wanted, site, telling)
+    requests = {name: _requests(asked, built[0], pair, telling) for name, asked in talks.items()}
+    _warm_up(built, requests, telling)
+    return Group(site, built, requests)
+
+
+def run_spec(site: Site, arm: Arm, workload: str) -> RunSpec:
+    """The arm as a run of its own."""
+    spec, setting = site.spec, site.setting
+    alone = arm.method == DRAFT_ALONE
+    values: dict[str, Any] = {
+        "method": PLAIN if alone else arm.method,
+        "options": arm.options,
+        "target": spec.draft if alone else spec.target,
+        "draft": spec.draft if arm.needs_draft and not alone else None,
+        "workload": workload,
+        "verify": arm.verify,
+        "children": arm.children,
+        "dtype": setting.dtype,
+        "cache": setting.cache,
+        "execution": setting.execution,
+        "ignore_eos": True,
+        "arm": arm.label,
+    }
+    same = ("limit", "repeats", "max_new_tokens", "temperature", "top_k", "top_p", "seed",
+            "chat_template", "device", "threads")  # fmt: skip
+    return RunSpec(**values, **{name: getattr(spec, name) for name in same})
+
+
+def _load(spec: CompareSpec, dtype: str, telling: Telling) -> Pair:
+    from engine.engine import check_same_vocabulary
+    from engine.models import resolve_device
+
+    device = resolve_device(spec.device)
+    telling.progress("load", f"Loading {spec.target} in {dtype}")
+    target = models.load(spec.target, dtype=dtype, device=device)
+    if spec.draft is None:
+        return Pair(target, None)
+    telling.progress("load", f"Loading {spec.draft} in {dtype}")
+    draft = models.load(spec.draft, dtype=dtype, device=device)
+    check_same_vocabulary(target, draft)
+    return Pair(target, draft)
+
+
+def _possible(arms: Sequence[Arm], pair: Pair, *, cache: bool, telling: Telling) -> list[Arm]:
+    """The arms that can run here; a baseline that cannot is left out with a note."""
+    possible = []
+    for arm in arms:
+        if arm.needs_draft and pair.draft is None:
+            if arm.label not in (HF_ASSISTED, DRAFT_ALONE):
+                raise UserError(f"{arm.label} needs a draft model; give one with --draft.")
+            telling.note(f"Left out: {arm.label}, which needs a draft model.")
+        elif arm.method == HF_ASSISTED and not cache:
+            telling.note("Left out without cache: hf-assisted, which cannot do without.")
+        else:
+            possible.append(arm)
+    return possible
+
+
+def _capacity(talks: Mapping[str, Sequence[Conversation]], pair: Pair) -> int:
+    longest = max(
+        talk.longest(len(talk.next_request().prompt_ids))
+        for asked in talks.values()
+        for talk in asked
+    )
+    return min(longest, pair.target.context_length)
+
+
+def _build(arms: Sequence[Arm], site: Site, telling: Telling) -> tuple[list[Decoder], Site]:
+    """All decoders, in one mode: where forwards cannot be compiled, all run eager."""
+    built: list[Decoder] = []
+    for at, arm in enumerate(arms):
+        telling.progress("build", f"Preparing {arm.label}", at / len(arms))
+        try:
+            built.append(decoders.build(arm, site))
+        except UserError as error:
+            if site.setting.execution != "compiled" or "compiled" in site.spec.executions:
+                raise
+            eager = _build(arms, site.executing("eager"), telling)
+            telling.note(f"All arms ran eager: {error}")
+            return eager
+    return built, site
+
+
+def _requests(
+    talks: Sequence[Conversation], plain: Decoder, pair: Pair, telling: Telling
+) -> list[Request]:
+    """Every turn as a request. Later turns hold plain decoding's answers, for all arms alike."""
+    requests: list[Request] = []
+    for talk in talks:
+        while not talk.finished:
+            request = talk.next_request()
+            _check_room(request, pair)
+            requests.append(request)
+            if request.turn + 1 == len(talk.question.turns):
+                talk.answer("")
+            else:
+                what = f"Answering turn {request.turn + 1} of question {request.question_id}"
+                telling.progress("turns", what)
+                record = plain.decode(request, telling.should_stop).record
+                talk.answer(_until_eos(record.token_ids, pair))
+    return requests
+
+
+def _check_room(request: Request, pair: Pair) -> None:
+    length, context = len(request.prompt_ids), pair.target.context_length
+    if length + request.max_new_tokens > context:
+        raise UserError(
+            f"Question {request.question_id}: a prompt of {length} tokens and "
+            f"{request.max_new_tokens} new ones do not fit into the context of {context}; all arms "
+            "must make equal counts, so shorten it or lower --max-new-tokens."
+        )
+
+
+def _until_eos(token_ids: list[int], pair: Pair) -> str:
+    from engine.text import decode
+
+    ends = [at for at, token in enumerate(token_ids) if token in pair.target.eos_ids]
+    return decode(pair.target.tokenizer, token_ids[: ends[0]] if ends else token_ids)
+
+
+def _warm_up(
+    built: Sequence[Decoder], requests: Mapping[str, Sequence[Request]], telling: Telling
+) -> None:
+    """Every arm once on each workload; hf-assisted finds its best setting on the first one."""
+    for nth, asked in enumerate(requests.values()):
+        count = min(_WARM_UP_TOKENS, asked[0].max_new_tokens)
+        short = replace(asked[0], max_new_tokens=count)
+        for at, decoder in enumerate(built):
+            telling.progress("warm-up", f"Warming up {decoder.arm.label}", at / len(built))
+            decoder.decode(short, telling.should_stop)
+            if nth == 0 and isinstance(decoder, HFDecoder) and decoder.choices:
+                telling.progress("tune", "Finding the best setting of hf-assisted")
+                decoder.choose_setting(list(asked[:_TUNING_REQUESTS]), telling.should_stop)
+                telling.note(
+                    f"hf-assisted ran with its best of several settings: {decoder.setting}."
+                )

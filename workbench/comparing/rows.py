@@ -1,0 +1,225 @@
+"""Rows of a comparison: each arm's figures, paired with plain decoding of the same setting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from workbench import metrics
+from workbench.comparing.arms import PLAIN
+from workbench.comparing.result import ArmRun, Comparison, Sample
+from workbench.statistics import Finding, Interval, finding, medians, paired_speedup, spread
+
+Key = tuple[int, int]  # request, repeat
+
+
+@dataclass(slots=True)
+class PromptRow:
+    """One prompt decoded by one arm: medians over the repeats."""
+
+    request: int
+    question_id: str
+    category: str
+    turn: int
+    num_prompt: int
+    tokens: int
+    prefill_ms: float
+    decode_ms: float
+    tokens_per_second: float
+    speedup: float
+    latency_reduction: float
+    tokens_per_step: float
+    acceptance_rate: float
+    matched: bool | None  # None: not comparable
+
+
+@dataclass(slots=True)
+class Row:
+    """One arm on one workload. Ratios are against plain decoding of the same setting."""
+
+    method: str  # the arm's label
+    workload: str
+    dtype: str
+    cache: bool
+    execution: str  # eager or compiled, as it came to
+    asked_execution: str
+    run_id: str
+    setting: str
+    requests: int
+    tokens_per_second: float
+    speedup: Interval
+    end_to_end: Interval  # speedup with prefill included
+    latency_reduction: float
+    tokens_per_step: float
+    acceptance_rate: float | None  # None: nothing was drafted
+    repetition: float
+    prefill_ms: float  # of a prompt, mean
+    decode_ms: float  # of a prompt, mean
+    spread: float  # of the repeats of a prompt, as a share
+    matched_requests: int | None
+    why: str  # why tokens cannot be compared
+    error: str
+    stages_ns: dict[str, int]
+    step_ms: float
+    plain_step_ms: float
+    nodes_per_step: float  # mean size of a tree, its root included
+    waterfall: tuple[float, ...]  # ideal, scored, drafted, measured; empty: stages not known
+    prompts: list[PromptRow] = field(default_factory=list)
+
+    @property
+    def group(self) -> tuple[str, bool, str, str]:
+        """Rows of one group share their baseline."""
+        return self.dtype, self.cache, self.asked_execution, self.workload
+
+    @property
+    def finding(self) -> Finding:
+        """What the interval says."""
+        return finding(self.speedup)
+
+    @property
+    def drafts(self) -> bool:
+        """Whether the arm speculates at all."""
+        return self.acceptance_rate is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as it is printed; unknown figures are None."""
+        values = asdict(self)
+        for name, prefix in (("speedup", "speedup"), ("end_to_end", "end_to_end_speedup")):
+            interval = getattr(self, name)
+            del values[name]
+            values[prefix] = interval.value
+            values[f"{prefix}_low"] = _known(interval.low)
+            values[f"{prefix}_high"] = _known(interval.high)
+        values["stages"] = values.pop("stages_ns")
+        values["finding"] = str(self.finding)
+        values["waterfall"] = list(self.waterfall)
+        return values
+
+
+def rows(comparison: Comparison) -> list[Row]:
+    """A row for every arm that decoded something, in the order of the arms."""
+    plain = {arm.group: arm for arm in comparison.arms if arm.method == PLAIN}
+    return [
+        _row(arm, plain[arm.group], seed=comparison.spec.seed)
+        for arm in comparison.arms
+        if arm.group in plain and _shared(arm, plain[arm.group])
+    ]
+
+
+def _row(arm: ArmRun, plain: ArmRun, *, seed: int) -> Row:
+    ours, theirs = _by_key(arm), _by_key(plain)
+    keys = _shared(arm, plain)
+    requests = sorted({request for request, _ in keys})
+    mine = [_times(ours, keys, request) for request in requests]
+    base = [_times(theirs, keys, request) for request in requests]
+    decode_P, base_decode_P = medians([t.decode for t in mine]), medians([t.decode for t in base])
+    whole_P, base_whole_P = medians([t.whole for t in mine]), medians([t.whole for t in base])
+    samples = [ours[key] for key in keys]
+    first = [ours[min(key for key in keys if key[0] == request)] for request in requests]
+    steps, drafted = sum(s.steps for s in samples), sum(s.drafted for s in samples)
+    kept = sum(sample.kept for sample in first)
+    differing = {difference.request for difference in arm.differences}
+    plain_step_ns = metrics.ratio(
+        sum(theirs[key].decode_ns for key in keys), sum(theirs[key].steps for key in keys)
+    )
+    is_plain = arm is plain
+    row = Row(
+        method=arm.label,
+        workload=arm.workload,
+        dtype=arm.dtype,
+        cache=arm.cache,
+        execution=arm.mode,
+        asked_execution=arm.execution,
+        run_id=arm.run_id,
+        setting=arm.setting,
+        requests=len(requests),
+        tokens_per_second=metrics.tokens_per_second(kept, int(decode_P.sum())),
+        speedup=Interval(1.0, 1.0, 1.0)
+        if is_plain
+        else paired_speedup(base_decode_P, decode_P, seed=seed),
+        end_to_end=Interval(1.0, 1.0, 1.0)
+        if is_plain
+        else paired_speedup(base_whole_P, whole_P, seed=seed),
+        latency_reduction=metrics.latency_reduction(base_decode_P.sum(), decode_P.sum()),
+        tokens_per_step=metrics.tokens_per_step(sum(s.emitted for s in samples), steps),
+        acceptance_rate=metrics.acceptance_rate(sum(s.accepted for s in samples), drafted)
+        if drafted
+        else None,
+        repetition=_repetition(first),
+        prefill_ms=float(np.mean([np.median(t.prefill) for t in mine])) / 1e6,
+        decode_ms=float(decode_P.mean()) / 1e6,
+        spread=spread([t.decode for t in mine]),
+        matched_requests=None if arm.why else sum(r not in differing for r in requests),
+        why=arm.why,
+        error=arm.error,
+        stages_ns={stage: arm.stages_ns.get(stage, 0) for stage in metrics.STAGES},
+        step_ms=metrics.ratio(sum(s.decode_ns for s in samples), steps) / 1e6,
+        plain_step_ms=plain_step_ns / 1e6,
+        nodes_per_step=1.0 + metrics.ratio(drafted, steps),
+        waterfall=_waterfall(arm, plain_step_ns),
+    )
+    for at, sample in enumerate(first):
+        row.prompts.append(
+            PromptRow(
+                request=sample.request,
+                question_id=sample.question_id,
+                category=sample.category,
+                turn=sample.turn,
+                num_prompt=sample.num_prompt,
+                tokens=sample.kept,
+                prefill_ms=float(np.median(mine[at].prefill)) / 1e6,
+                decode_ms=float(decode_P[at]) / 1e6,
+                tokens_per_second=metrics.tokens_per_second(sample.kept, int(decode_P[at])),
+                speedup=metrics.speedup(base_decode_P[at], decode_P[at]),
+                latency_reduction=metrics.latency_reduction(base_decode_P[at], decode_P[at]),
+                tokens_per_step=metrics.tokens_per_step(sample.emitted, sample.steps),
+                acceptance_rate=metrics.acceptance_rate(sample.accepted, sample.drafted),
+                matched=None if arm.why else sample.request not in differing,
+            )
+        )
+    return row
+
+
+@dataclass(slots=True)
+class _Times:
+    """Nanoseconds of one request over its repeats."""
+
+    prefill: list[int]
+    decode: list[int]
+
+    @property
+    def whole(self) -> list[int]:
+        return [prefill + decode for prefill, decode in zip(self.prefill, self.decode, strict=True)]
+
+
+def _times(samples: dict[Key, Sample], keys: list[Key], request: int) -> _Times:
+    own = [samples[key] for key in keys if key[0] == request]
+    return _Times([s.prefill_ns for s in own], [max(s.decode_ns, 1) for s in own])
+
+
+def _by_key(arm: ArmRun) -> dict[Key, Sample]:
+    return {(sample.request, sample.repeat): sample for sample in arm.samples}
+
+
+def _shared(arm: ArmRun, plain: ArmRun) -> list[Key]:
+    """What both decoded: after a stop, one may be ahead of the other."""
+    return sorted(_by_key(arm).keys() & _by_key(plain).keys())
+
+
+def _repetition(samples: list[Sample]) -> float:
+    weights = [metrics.num_ngrams(sample.kept) for sample in samples]
+    shares = [sample.repetition for sample in samples]
+    return float(np.average(shares, weights=weights)) if sum(weights) else 0.0
+
+
+def _waterfall(arm: ArmRun, plain_step_ns: float) -> tuple[float, ...]:
+    if not arm.stages_ns.get("score"):
+        return ()
+    return tuple(metrics.waterfall(arm.run_summary, plain_step_ns))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,77 @@
+"""One step as the view draws it: its tree, its words, its times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.records import Origin
+from workbench import metrics
+from workbench.events import StepDone
+from workbench.view.layout import layout
+from workbench.view.visible import safe_text
+
+_NEVER = 10**9
+
+
+def step_facts(step: StepDone, number: int) -> dict[str, Any]:
+    """All but the tree: `i` the step's number, its kept `tokens` with their origin, and so on."""
+    record = step.record
+    kept = zip(step.emitted_text, _origins(step), strict=True)
+    return {
+        "i": number,
+        "tokens": [(safe_text(text), origin) for text, origin in kept][: record.num_kept],
+        "accepted": record.verdict.num_accepted,
+        "origin": int(record.verdict.origin),
+        "words": step_words(step),
+        "stages": stages(step),
+    }
+
+
+def step_layout(step: StepDone, *, unfolded: bool = False) -> dict[str, Any]:
+    """The laid-out tree of one step."""
+    emitted = _emitted_piece(step)
+    if unfolded:
+        return layout(
+            step.record,
+            step.pieces_M,
+            emitted=emitted,
+            fold_above=_NEVER,
+            fold_pruned_above=_NEVER,
+        )
+    return layout(step.record, step.pieces_M, emitted=emitted)
+
+
+def step_words(step: StepDone) -> str:
+    """`6 drafted, 3 accepted, then a bonus`."""
+    verdict, drafted = step.record.verdict, step.record.tree.num_drafted
+    if not drafted:
+        return "nothing drafted"
+    then = "a bonus" if verdict.origin is Origin.BONUS else "a correction"
+    return f"{drafted} drafted, {verdict.num_accepted} accepted, then {then}"
+
+
+def stages(step: StepDone) -> list[dict[str, Any]]:
+    """The stages of a step with milliseconds as text and shares of its wall time."""
+    times = step.record.times
+    return [
+        {
+            "name": name,
+            "ms": f"{nanoseconds / 1e6:.2f}",
+            "share": round(metrics.ratio(nanoseconds, times.wall), 4),
+        }
+        for name, nanoseconds in zip(metrics.STAGES, times, strict=True)
+    ]
+
+
+def _origins(step: StepDone) -> list[int]:
+    verdict = step.record.verdict
+    return [int(Origin.DRAFT)] * verdict.num_accepted + [int(verdict.origin)]
+
+
+def _emitted_piece(step: StepDone) -> str:
+    """The bonus or correction as text: like a node's piece if one is known for its token."""
+    token = step.record.verdict.next_token
+    for node, piece in enumerate(step.pieces_M):
+        if int(step.record.tree.tokens_M[node]) == token:
+            return piece
+    return step.emitted_text[-1] or f"#{token}"
