@@ -96,8 +96,9 @@ def load_pair(spec: RunSpec, *, on_progress: Callable[[str, float | None], None]
 
 def load(name: str, *, dtype: str, device: str) -> LoadedModel:
     """A model, from this process's memory where it was loaded before and has not changed since."""
-    from engine.models import load_model
     from transformers.utils.logging import disable_progress_bar
+
+    from engine.models import load_model
 
     disable_progress_bar()  # progress is told by events
     key = (name, dtype, device)

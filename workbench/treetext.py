@@ -8,9 +8,11 @@ from rich.text import Text
 
 from engine.records import Fate, Origin, StepRecord
 from workbench.terminal import FATE_STYLES, FATE_SYMBOLS, ORIGIN_STYLES
-from workbench.view.folding import EMITTED, FOLD, FOLD_ABOVE, FOLD_PRUNED_ABOVE, Box, boxes
+from workbench.view.folding import EMITTED, FOLD, FOLD_ABOVE, Box, boxes
 from workbench.view.visible import node_label
 
+#: most pruned nodes that are shown one by one
+_PRUNED_SHOWN = 12
 _LABEL = 32
 _COLUMN = 46
 _ORIGIN_SYMBOLS = {Origin.BONUS: "+", Origin.CORRECTION: "≠"}
@@ -19,11 +21,12 @@ _ORIGIN_SYMBOLS = {Origin.BONUS: "+", Origin.CORRECTION: "≠"}
 def tree_lines(record: StepRecord, pieces: dict[int, str], *, full: bool = False) -> list[Text]:
     """One line per node: symbol, token, p_draft, p_target; large trees folded unless `full`."""
     everything = len(record.tree.tokens_M) + 2
+    num_pruned = len(record.tree.tokens_M) - record.tree.num_nodes
     shown = boxes(
         record.tree,
         record.verdict,
         fold_above=everything if full else FOLD_ABOVE,
-        fold_pruned_above=everything if full else FOLD_PRUNED_ABOVE,
+        pruned=full or num_pruned <= _PRUNED_SHOWN,
     )
     return [
         _line(box, indent, record, pieces)
@@ -62,8 +65,8 @@ def _indents(shown: list[Box]) -> list[str]:
 def _line(box: Box, indent: str, record: StepRecord, pieces: dict[int, str]) -> Text:
     line = Text(indent, style="dim")
     if box.node == FOLD:
-        plural = "" if box.folded == 1 else "s"
-        return line.append(f"… {box.folded} node{plural} folded")
+        plural = "" if box.hidden == 1 else "s"
+        return line.append(f"… {box.hidden} node{plural} folded")
     if box.node == EMITTED:
         return _emitted_line(line, record, pieces)
     tree, verdict = record.tree, record.verdict
@@ -71,11 +74,12 @@ def _line(box: Box, indent: str, record: StepRecord, pieces: dict[int, str]) -> 
     fate = Fate(int(verdict.fate_N[box.node])) if scored else Fate.PRUNED
     token = int(tree.tokens_M[box.node])
     line.append(f"{FATE_SYMBOLS[fate]} {_name(token, pieces)}", style=FATE_STYLES[fate])
-    if box.node == 0:
-        return line
-    _pad(line)
-    line.append(f"draft {_percent(tree.draft_logprob_M[box.node])}", style="dim")
-    line.append(f"  target {_percent(record.target_logprob_M[box.node])}", style="dim")
+    if box.node:
+        _pad(line)
+        line.append(f"draft {_percent(tree.draft_logprob_M[box.node])}", style="dim")
+        line.append(f"  target {_percent(record.target_logprob_M[box.node])}", style="dim")
+    if box.hidden:
+        line.append(f"  {box.hidden} pruned below", style="dim")
     if fate is Fate.PRUNED:
         line.append(f"  in round {int(tree.round_pruned_M[box.node])}", style="dim")
     return line

@@ -37,8 +37,4 @@ def _draw(was_active: bool) -> None:
 
 
 def _on_ask() -> None:
-    cursor: Cursor = st.session_state["cursor"]
-    question = asked(_KEY)
-    if "unfold" in question:
-        cursor.unfolded.add(int(question["unfold"]))
-    cursor.forget()
+    st.session_state["cursor"].ask(asked(_KEY))

@@ -61,25 +61,26 @@ def test_siblings_stand_in_rank_order_and_the_first_is_level_with_its_parent(num
             assert tree["y"][by_level[0]] == tree["y"][up]
 
 
+@pytest.mark.parametrize("pruned", [False, True])
 @pytest.mark.parametrize("num_nodes", SIZES)
-def test_every_node_is_drawn_or_counted(num_nodes: int):
+def test_every_node_is_drawn_or_counted(num_nodes: int, pruned: bool):
     step = made(num_nodes, seed=2, num_pruned=num_nodes // 3)
-    tree = step_layout(step)
+    tree = step_layout(step, pruned=pruned)
     drawn = [node for node in tree["node"] if node >= 0]
     assert len(drawn) == len(set(drawn))
-    assert len(drawn) + tree["folded"] == len(step.pieces_M)
-    assert tree["folded"] == sum(count for count in tree["count"] if count)
+    assert len(drawn) + tree["hidden_nodes"] == len(step.pieces_M)
+    assert tree["hidden_nodes"] == sum(tree["hidden"])
     assert len(tree["node"]) <= 200
     assert tree["node"].count(EMITTED) == 1
     assert set(step.record.verdict.path_A) <= set(drawn)
 
 
 def test_small_trees_are_not_folded_and_large_ones_can_be_unfolded():
-    assert step_layout(made(199))["folded"] == 0
+    assert step_layout(made(199))["hidden_nodes"] == 0
     step = made(320)
-    assert step_layout(step)["folded"] > 0
+    assert step_layout(step)["hidden_nodes"] > 0
     whole = step_layout(step, unfolded=True)
-    assert whole["folded"] == 0
+    assert whole["hidden_nodes"] == 0
     assert FOLD not in whole["node"]
     assert len(whole["node"]) == 321
 
@@ -95,12 +96,15 @@ def test_the_likeliest_nodes_survive_folding():
     assert max(folded) <= min(p_path[node] for node in off_path)
 
 
-def test_many_pruned_nodes_are_folded_first_and_few_are_drawn():
-    few = step_layout(made(10, num_pruned=5))
-    assert few["kind"].count("pruned") == 5
-    many = step_layout(made(10, num_pruned=40))
-    assert "pruned" not in many["kind"]
-    assert many["folded"] == 40
+def test_pruned_nodes_are_counted_at_their_parents_or_drawn():
+    step = made(10, num_pruned=40)
+    tree = step_layout(step)
+    assert "pruned" not in tree["kind"]
+    assert tree["hidden_nodes"] == 40
+    assert FOLD not in tree["node"]
+    shown = step_layout(step, pruned=True)
+    assert shown["kind"].count("pruned") == 40
+    assert shown["hidden_nodes"] == 0
 
 
 def test_the_emitted_token_hangs_on_the_end_of_the_accepted_path():
@@ -124,7 +128,7 @@ def test_the_result_is_plain_json_and_the_same_every_time():
 def test_unknown_probabilities_are_none():
     step = made(5, num_pruned=2)
     step.record.tree.draft_logprob_M[1] = np.nan
-    tree = step_layout(step)
+    tree = step_layout(step, pruned=True)
     assert tree["p_draft"][tree["node"].index(1)] is None
     assert tree["p_target"][tree["node"].index(5)] is None
     assert tree["p_draft"][0] is None

@@ -48,12 +48,27 @@ def test_forgetting_sends_everything_again():
     presenter, cursor = Presenter(), Cursor()
     for _ in range(4):
         presenter.payload(at(scripted_steps(30)), cursor)
-    cursor.forget()
+    cursor.ask({})
     payload = presenter.payload(at(scripted_steps(30)), cursor)
     assert payload["full"]
     assert payload["prompt"] == "def f():"
     assert [step["i"] for step in payload["steps"]] == list(range(30))
     assert all(step["tree"] for step in payload["steps"])
+
+
+def test_a_view_can_ask_for_pruned_nodes_and_whole_trees():
+    steps = [random_step(np.random.default_rng(n), n, 250, num_pruned=3) for n in range(3)]
+    presenter, cursor = Presenter(), Cursor()
+    presenter.payload(at(steps), cursor)
+    cursor.ask({"unfold": 1})
+    folds = [
+        step["tree"]["kind"].count("fold") for step in presenter.payload(at(steps), cursor)["steps"]
+    ]
+    assert folds[0] > 0
+    assert folds[1] == 0
+    cursor.ask({"pruned": True})
+    trees = [step["tree"] for step in presenter.payload(at(steps), cursor)["steps"]]
+    assert trees[1]["kind"].count("pruned") == 3
 
 
 def test_another_run_starts_anew():

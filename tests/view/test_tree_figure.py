@@ -12,7 +12,9 @@ from workbench.view.tree_figure import tree_figure
 @pytest.mark.parametrize("num_nodes", [1, 2, 9, 40])
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_every_box_has_an_outline_and_a_label(num_nodes: int, theme):
-    laid_out = step_layout(random_step(np.random.default_rng(3), 0, num_nodes, num_pruned=3))
+    laid_out = step_layout(
+        random_step(np.random.default_rng(3), 0, num_nodes, num_pruned=3), pruned=True
+    )
     figure = tree_figure(laid_out, theme=theme)
     outlines = sum(list(trace.x).count(None) for trace in figure.data if trace.fill == "toself")
     (labels,) = [trace for trace in figure.data if trace.mode == "text"]
@@ -22,7 +24,7 @@ def test_every_box_has_an_outline_and_a_label(num_nodes: int, theme):
 
 
 def test_kinds_differ_in_more_than_colour():
-    laid_out = step_layout(random_step(np.random.default_rng(5), 0, 40, num_pruned=3))
+    laid_out = step_layout(random_step(np.random.default_rng(5), 0, 40, num_pruned=3), pruned=True)
     figure = tree_figure(laid_out)
     boxes = {trace.name: trace for trace in figure.data if trace.fill == "toself"}
     assert boxes["not reached"].line.dash != boxes["rejected ✕"].line.dash

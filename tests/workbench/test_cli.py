@@ -35,7 +35,7 @@ class Said(NamedTuple):
         return json.loads(self.out)
 
 
-@pytest.fixture()
+@pytest.fixture
 def draftree(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     """Run a command line in this process."""
 
@@ -47,13 +47,13 @@ def draftree(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     return run
 
 
-@pytest.fixture()
+@pytest.fixture
 def models(tiny_pair: Any) -> list[str]:
     return ["--target", tiny_pair.target, "--draft", tiny_pair.draft, "--execution", "eager",
             "--ignore-eos", "--max-new-tokens", NEW]  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def workload(tmp_path: Path) -> str:
     path = tmp_path / "question.jsonl"
     path.write_text(
@@ -123,9 +123,7 @@ def test_every_method_gives_the_same_tokens(
     assert len({tuple(ids) for ids in texts.values()}) == 1
 
 
-def test_run_a_workload(
-    draftree: Callable[..., Said], models: list[str], workload: str
-) -> None:
+def test_run_a_workload(draftree: Callable[..., Said], models: list[str], workload: str) -> None:
     for batch in ("1", "2"):
         said = draftree(
             "run", "-m", "speculative", "-w", workload, "--batch", batch, "--json", *models
@@ -170,9 +168,7 @@ def test_a_stop_string(draftree: Callable[..., Said], models: list[str]) -> None
     assert cut["text"] == whole[: whole.index(stop)]
 
 
-def test_half_precision_runs_in_a_worker(
-    draftree: Callable[..., Said], models: list[str]
-) -> None:
+def test_half_precision_runs_in_a_worker(draftree: Callable[..., Said], models: list[str]) -> None:
     said = draftree("run", "-p", "def f(", "--dtype", "bfloat16", "--json", *models)
     assert said.code == 0, said.err
     assert len(said.json["token_ids"]) == int(NEW)
@@ -228,9 +224,7 @@ def test_json_speaks_of_errors_too(draftree: Callable[..., Said]) -> None:
     assert said.json["exit_code"] == 2
 
 
-def test_another_target_has_no_default_draft(
-    draftree: Callable[..., Said], tiny_pair: Any
-) -> None:
+def test_another_target_has_no_default_draft(draftree: Callable[..., Said], tiny_pair: Any) -> None:
     said = draftree("run", "--prompt", "a", "-m", "speculative", "--target", tiny_pair.target)
     assert said.code == 2
     assert "--draft" in said.err
@@ -254,9 +248,7 @@ def test_an_unwritable_run_folder(
     assert "DRAFTREE_RUNS" in said.err
 
 
-def test_truncated_weights(
-    draftree: Callable[..., Said], tiny_pair: Any, tmp_path: Path
-) -> None:
+def test_truncated_weights(draftree: Callable[..., Said], tiny_pair: Any, tmp_path: Path) -> None:
     import shutil
 
     broken = tmp_path / "broken"
@@ -290,7 +282,7 @@ def test_nan_logits_fail_the_run(
 # --- looking back ---
 
 
-@pytest.fixture()
+@pytest.fixture
 def hostile_run(tmp_path: Path) -> str:
     """A stored run whose prompt, output and tokens try to take over the terminal."""
     sys.path.insert(0, str(Path(__file__).parent / "store"))
@@ -341,9 +333,8 @@ def test_show_a_step_as_a_tree(draftree: Callable[..., Said], hostile_run: str) 
     said = draftree("show", "last", "--step", "1")
     assert said.code == 0
     tree = [line for line in said.out.splitlines() if "─" in line or line.startswith("●")]
-    assert [line.lstrip("│ ├└─")[0] for line in tree] == list("●✓✗✓+·✂·")[:1] + [
-        "✓", "✗", "✓", "+", "·", "·", "✂",
-    ]  # fmt: skip
+    symbols = [line.lstrip("│ ├└─")[0] for line in tree]
+    assert symbols == ["●", "✓", "✗", "✓", "+", "·", "·", "✂"]
     assert tree[1].startswith("├─ ✓")
     assert tree[3].startswith("│  └─ ✓")
     assert tree[4].startswith("│     └─ +")
@@ -387,9 +378,7 @@ def test_no_runs_is_said_with_what_to_do(draftree: Callable[..., Said]) -> None:
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "json"])
-def test_export(
-    draftree: Callable[..., Said], hostile_run: str, tmp_path: Path, form: str
-) -> None:
+def test_export(draftree: Callable[..., Said], hostile_run: str, tmp_path: Path, form: str) -> None:
     out = tmp_path / "out"
     said = draftree("export", "last", "--format", form, "--out", str(out), "--json")
     assert said.code == 0
@@ -477,9 +466,7 @@ def test_help_is_instant_and_every_command_has_some() -> None:
     assert loaded.stdout.strip().endswith("[]")
 
 
-@pytest.mark.parametrize(
-    "name", ["run", "methods", "runs", "show", "export", "doctor", "app"]
-)
+@pytest.mark.parametrize("name", ["run", "methods", "runs", "show", "export", "doctor", "app"])
 def test_help_of_each_command(draftree: Callable[..., Said], name: str) -> None:
     said = draftree(name, "--help")
     assert said.code == 0

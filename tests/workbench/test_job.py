@@ -60,7 +60,7 @@ def of(kind: type, events: list[Event]) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 
-@pytest.fixture()
+@pytest.fixture
 def workload(tmp_path: Path) -> str:
     path = tmp_path / "question.jsonl"
     path.write_text(QUESTIONS)
@@ -320,7 +320,7 @@ class Troubled:
         return self._engine.step()
 
 
-@pytest.fixture()
+@pytest.fixture
 def trouble(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def plan(error: BaseException, at: int = 2) -> None:
         build = job._Job._build

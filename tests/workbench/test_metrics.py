@@ -5,13 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.records import Fate, FinishReason, Origin, RequestRecord, StageTimes, StepRecord, Verdict
+from engine.records import (
+    Fate,
+    FinishReason,
+    Origin,
+    RequestRecord,
+    StageTimes,
+    StepRecord,
+    Verdict,
+)
 from engine.tree import root_only, tree_from_lists
 from workbench import metrics
 from workbench.events import RunSummary
 
 
-def step(path: list[int], *, batch_step: int, wall: int = 100, kept: int | None = None) -> StepRecord:
+def step(
+    path: list[int], *, batch_step: int, wall: int = 100, kept: int | None = None
+) -> StepRecord:
     """Over the tree 0 -> (1, 2), 1 -> (3, 4), 2 -> (5)."""
     tree = tree_from_lists([0, 1, 2, 3, 4, 5], [-1, 0, 0, 1, 1, 2], [0.0] * 6)
     tree.draft_passes = 2
@@ -42,7 +52,7 @@ def step(path: list[int], *, batch_step: int, wall: int = 100, kept: int | None 
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def summary() -> RunSummary:
     # accepted 1 and 4 (bonus); 2 (correction at 2); nothing (correction at the root)
     paths = ([0, 1, 4], [0, 2], [0])

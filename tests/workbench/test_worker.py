@@ -30,7 +30,7 @@ def _jobs_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE))
 
 
-@pytest.fixture()
+@pytest.fixture
 def handle() -> Iterator[WorkerHandle]:
     one = WorkerHandle(job="worker_jobs:scripted")
     yield one

@@ -28,9 +28,13 @@ from workbench.terminal import (
     one_line,
     out,
     print_json,
+    safe_text,
     say,
     write_token,
 )
+
+#: characters of the prompt's end that are shown
+_PROMPT_SHOWN = 1000
 
 
 class Collector:
@@ -107,9 +111,10 @@ class StreamPrinter(Collector):
         """Print text the moment it arrives."""
         super().take(event)
         match event:
-            case RequestStarted():
-                if self.many and self.spec.batch == 1:
+            case RequestStarted() if self.spec.batch == 1:
+                if self.many:
                     self._heading(event.question_id, event.turn, event.request)
+                self._prompt(event.prompt)
             case StepDone() if self.spec.batch == 1:
                 self.quiet()
                 for token in text_tokens(event):
@@ -139,6 +144,13 @@ class StreamPrinter(Collector):
         console.print(figures(finished.summary, plain_step_ns=plain_step_ns, mode=mode))
         where = f"run {finished.run_id}   see its trees: draftree show {finished.run_id} --step 0"
         console.print(Text(where, style="dim"))
+
+    def _prompt(self, prompt: str) -> None:
+        """The end of the prompt, so that the answer reads on from it; in a terminal only."""
+        if out().is_terminal:
+            self.quiet()
+            end = prompt[-_PROMPT_SHOWN:]
+            out().print(Text(("…" if end != prompt else "") + safe_text(end), style="dim"), end="")
 
     def _heading(self, question: str, turn: int, request: int) -> None:
         self.quiet()

@@ -114,9 +114,7 @@ def read_entry(run_id: str, folder: Path | None = None) -> RunEntry | None:
         return replace(
             entry,
             status=RunStatus.INTERRUPTED,
-            message=entry.message or #: runs among which that of a process which has just died is looked for
-_RECENT = 16
-INTERRUPTED_MESSAGE,
+            message=entry.message or INTERRUPTED_MESSAGE,
         )
     return entry
 

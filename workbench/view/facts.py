@@ -23,7 +23,7 @@ KINDS = {
 
 FACTS = (
     *("node", "up", "kind", "label", "piece", "token", "depth", "rank", "siblings"),
-    *("p_draft", "p_target", "p_path", "round", "source", "count", "why"),
+    *("p_draft", "p_target", "p_path", "round", "source", "hidden", "why"),
 )
 
 
@@ -37,6 +37,7 @@ def facts(
     rows = []
     for box in found:
         row = dict.fromkeys(FACTS) | {"node": box.node, "up": box.up, "depth": box.depth}
+        row["hidden"] = box.hidden
         if box.node == FOLD:
             row |= _of_fold(box)
         elif box.node == EMITTED:
@@ -52,13 +53,12 @@ def facts(
 
 
 def _of_fold(box: Box) -> dict[str, Any]:
-    many = "1 less likely node is" if box.folded == 1 else f"{box.folded} less likely nodes are"
-    label = f"+{box.folded}"
+    many = "1 less likely node is" if box.hidden == 1 else f"{box.hidden} less likely nodes are"
+    label = f"+{box.hidden}"
     return {
         "kind": "fold",
         "label": label,
         "piece": label,
-        "count": box.folded,
         "why": f"{many} folded here. Click to show the whole tree.",
     }
 

@@ -10,9 +10,8 @@ import networkx as nx
 from engine.records import Verdict
 from engine.tree import TokenTree
 
-#: most boxes drawn before branches are folded; and most pruned nodes shown one by one
+#: most boxes drawn before branches are folded
 FOLD_ABOVE = 200
-FOLD_PRUNED_ABOVE = 12
 
 EMITTED = -1  # stands for the bonus or correction, which is no node of the tree
 FOLD = -2  # stands for nodes folded away
@@ -24,35 +23,39 @@ class Box(NamedTuple):
     node: int
     up: int  # index of the parent's box, -1 at the root
     depth: int
-    folded: int = 0  # nodes behind a FOLD
+    hidden: int = 0  # nodes behind a FOLD, or pruned ones below a node that are not drawn
 
 
-def boxes(
-    tree: TokenTree, verdict: Verdict, *, fold_above: int, fold_pruned_above: int
-) -> list[Box]:
+def boxes(tree: TokenTree, verdict: Verdict, *, fold_above: int, pruned: bool) -> list[Box]:
     """The boxes of a tree in preorder, siblings in rank order, then EMITTED, then FOLD."""
-    kept = _kept(tree, verdict, fold_above=fold_above, fold_pruned_above=fold_pruned_above)
+    kept = _kept(tree, verdict, fold_above=fold_above, pruned=pruned)
     graph = _graph(tree)
     last = verdict.path_A[-1]
     found: list[Box] = []
     stack = [(0, -1, 0)]
     while stack:
-        node, up, folded = stack.pop()
+        node, up, hidden = stack.pop()
         depth = 0 if up < 0 else found[up].depth + 1
         here = len(found)
-        found.append(Box(node, up, depth, folded))
         if node < 0:
+            found.append(Box(node, up, depth, hidden))
             continue
         children = sorted(graph.successors(node), key=lambda kid: (int(tree.rank_M[kid]), kid))
+        away = [kid for kid in children if kid not in kept]
+        cut = [kid for kid in away if kid >= tree.num_nodes]
+        folded = [kid for kid in away if kid < tree.num_nodes]
+        found.append(Box(node, up, depth, _size(graph, cut)))
         below = [(kid, here, 0) for kid in children if kid in kept]
         if node == last:
             below.append((EMITTED, here, 0))
-        hidden = [kid for kid in children if kid not in kept]
-        if hidden:
-            size = sum(1 + len(nx.descendants(graph, kid)) for kid in hidden)
-            below.append((FOLD, here, size))
+        if folded:
+            below.append((FOLD, here, _size(graph, folded)))
         stack.extend(reversed(below))
     return found
+
+
+def _size(graph: nx.DiGraph, roots: list[int]) -> int:
+    return sum(1 + len(nx.descendants(graph, root)) for root in roots)
 
 
 def path_logprobs(tree: TokenTree) -> list[float]:
@@ -72,13 +75,10 @@ def _graph(tree: TokenTree) -> nx.DiGraph:
     return graph
 
 
-def _kept(
-    tree: TokenTree, verdict: Verdict, *, fold_above: int, fold_pruned_above: int
-) -> set[int]:
+def _kept(tree: TokenTree, verdict: Verdict, *, fold_above: int, pruned: bool) -> set[int]:
     """Closed under parents: the accepted path, then the likeliest; pruned nodes last."""
-    total = len(tree.tokens_M)
-    most = tree.num_nodes if total - tree.num_nodes > fold_pruned_above else total
-    if most == total and total + 1 <= fold_above:
+    total = len(tree.tokens_M) if pruned else tree.num_nodes
+    if total + 1 <= fold_above:
         return set(range(total))
     path = set(verdict.path_A)
     scores = path_logprobs(tree)
@@ -86,7 +86,7 @@ def _kept(
     order = sorted(
         range(total),
         key=lambda node: (node not in path, node >= tree.num_nodes, -scores[node], node),
-    )[:most]
+    )
     while len(order) > len(path) and _num_boxes(tree, set(order)) > fold_above:
         order.pop()
     return set(order)
@@ -95,7 +95,7 @@ def _kept(
 def _num_boxes(tree: TokenTree, kept: set[int]) -> int:
     folds = {
         int(tree.parents_M[node])
-        for node in range(1, len(tree.tokens_M))
+        for node in range(1, tree.num_nodes)
         if node not in kept and int(tree.parents_M[node]) in kept
     }
     return len(kept) + len(folds) + 1

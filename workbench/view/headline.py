@@ -46,19 +46,19 @@ def _figure(value: str, label: str, help: str) -> dict[str, str]:
 
 
 def headline(live: Live) -> dict[str, Any]:
-    """`state`, a sentence; `detail`, a line below it; `fraction` of the work done, if known."""
-    summary, spec = live.summary, live.spec
+    """`state`, a sentence; `detail` and `setup`, lines below it; `fraction` of the work done."""
+    summary, spec, setup = live.summary, live.spec, _setup(live)
     most = spec.max_new_tokens if spec else 0
-    if live.active:
-        if not summary.steps:
-            progress = live.progress
-            begun = "Reading the prompt …" if live.mode else "Starting the worker …"
-            state = f"{progress.message.rstrip('.…')} …" if progress else begun
-            fraction = progress.fraction if progress else None
-            return {"state": state, "detail": _setup(live), "fraction": fraction}
+    if live.active and summary.steps:
         state = f"Decoding: {summary.kept} of {most} tokens"
-        return {"state": state, "detail": _setup(live), "fraction": min(1.0, summary.kept / most)}
-    return {"state": _outcome(live), "detail": _lesson(live), "fraction": None}
+        fraction = min(1.0, summary.kept / most)
+        return {"state": state, "detail": setup, "setup": "", "fraction": fraction}
+    if live.active:
+        begun = "Reading the prompt" if live.mode else "Starting the worker"
+        state = (live.progress.message if live.progress else begun).rstrip(".…") + " …"
+        fraction = live.progress.fraction if live.progress else None
+        return {"state": state, "detail": setup, "setup": "", "fraction": fraction}
+    return {"state": _outcome(live), "detail": _lesson(live), "setup": setup, "fraction": None}
 
 
 def _setup(live: Live) -> str:
@@ -92,16 +92,14 @@ def _lesson(live: Live) -> str:
     """Whether it pays and what the time went on; only what the figures say."""
     summary = live.summary
     speedup = metrics.live_speedup(summary, live.plain_step_ns)
-    setup = _setup(live)
     if speedup is None or not summary.drafted:
-        return setup
-    tau = summary.tokens_per_step
+        return ""
     shares = metrics.stage_shares(summary)
-    where = f"scoring takes {shares['score']:.0%} of a step, drafting {shares['draft']:.0%}"
+    where = f"a step is {shares['score']:.0%} scoring and {shares['draft']:.0%} drafting"
     if speedup > 1.05:
-        verdict = f"By estimate it pays: {tau:.1f} tokens per step, while {where}."
+        verdict = "pays"
     elif speedup < 0.95:
-        verdict = f"By estimate it does not pay: {tau:.1f} tokens per step are too few; {where}."
+        verdict = "does not pay"
     else:
-        verdict = f"By estimate it makes little difference; {where}."
-    return f"{verdict} {setup}"
+        verdict = "makes little difference"
+    return f"By estimate it {verdict}: {where}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.records import StepRecord
 from workbench.view.facts import FACTS, facts
-from workbench.view.folding import FOLD_ABOVE, FOLD_PRUNED_ABOVE, Box, boxes
+from workbench.view.folding import FOLD_ABOVE, Box, boxes
 
 ROW = 32.0  # from one row to the next
 BOX_HEIGHT = 24.0
@@ -26,26 +26,25 @@ def layout(
     *,
     emitted: str,
     fold_above: int = FOLD_ABOVE,
-    fold_pruned_above: int = FOLD_PRUNED_ABOVE,
+    pruned: bool = False,
 ) -> dict[str, Any]:
     """Lay out the tree of one step; the result is plain JSON, the same for the same step.
 
     `pieces_M` shows each node's token as text and `emitted` the bonus or correction. Every entry
-    of the result but `width`, `height`, `reasons` and `folded` is a column with one value per box,
-    a parent before its children: `node` (index in the tree, -1 the emitted token, -2 a fold), `up`
-    (the parent's box), `x`, `y` (left and middle), `w`, `label`, `piece`, `kind`, `depth`, `rank`,
-    `siblings`, `token`, `p_draft`, `p_target`, `p_path`, `round`, `source`, `count` (nodes behind a
-    fold) and `why` (index in `reasons`). Above `fold_above` boxes, or `fold_pruned_above` pruned
-    nodes, the least likely branches become one fold per parent; the accepted path never does.
+    of the result but `width`, `height`, `reasons` and `hidden_nodes` is a column with one value
+    per box, a parent before its children: `node` (index in the tree, -1 the emitted token, -2 a
+    fold), `up` (the parent's box), `x`, `y` (left and middle), `w`, `label`, `piece`, `kind`,
+    `depth`, `rank`, `siblings`, `token`, `p_draft`, `p_target`, `p_path`, `round`, `source`,
+    `hidden` (nodes behind a fold, or pruned ones below a node that are not drawn) and `why` (index
+    in `reasons`). Above `fold_above` boxes the least likely branches become one fold per parent;
+    the accepted path never does. Pruned nodes, which the target never saw, are drawn if `pruned`.
     """
-    found = boxes(
-        record.tree, record.verdict, fold_above=fold_above, fold_pruned_above=fold_pruned_above
-    )
+    found = boxes(record.tree, record.verdict, fold_above=fold_above, pruned=pruned)
     rows = facts(found, record, pieces_M, emitted=emitted)
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in FACTS}
     reasons = list(dict.fromkeys(columns["why"]))
     columns["why"] = [reasons.index(why) for why in columns["why"]]
-    columns |= {"reasons": reasons, "folded": sum(box.folded for box in found)}
+    columns |= {"reasons": reasons, "hidden_nodes": sum(box.hidden for box in found)}
     return columns | _place(found, columns["label"])
 
 

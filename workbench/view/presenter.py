@@ -32,18 +32,22 @@ class Cursor:
     run: str = ""
     told: list[int] = field(default_factory=lambda: [0, 0])  # steps after each of two updates
     unfolded: set[int] = field(default_factory=set)  # steps whose trees are shown whole
+    pruned: bool = False  # whether trees show the nodes that were dropped as they grew
     fresh: int = 2  # so many updates carry everything
 
-    def forget(self) -> None:
-        """The view asked for everything."""
+    def ask(self, question: dict[str, Any]) -> None:
+        """The view wants everything again, perhaps with one step unfolded or pruned nodes shown."""
         self.fresh = 1
+        if "unfold" in question:
+            self.unfolded.add(int(question["unfold"]))
+        self.pruned = bool(question.get("pruned", self.pruned))
 
 
 class Presenter:
     """Builds payloads; trees laid out once are shared by all views of this process."""
 
     def __init__(self) -> None:
-        self._trees: dict[tuple[str, int, bool], dict[str, Any]] = {}
+        self._trees: dict[tuple[str, int, bool, bool], dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def payload(self, live: Live, cursor: Cursor) -> dict[str, Any]:
@@ -65,8 +69,7 @@ class Presenter:
         for number, step in enumerate(steps[start - first :], start):
             facts = step_facts(step, number) | {"tree": None, "gone": full}
             if number in with_tree:
-                unfolded = number in cursor.unfolded
-                facts |= {"tree": self._tree(live, step, number, unfolded), "gone": False}
+                facts |= {"tree": self._tree(live, step, number, cursor), "gone": False}
             told.append(facts)
         return {
             "run": run,
@@ -102,12 +105,13 @@ class Presenter:
         tokens = live.tokens[: max(0, len(live.tokens) - at_hand)]
         return [(safe_text(text), int(origin)) for text, origin in tokens]
 
-    def _tree(self, live: Live, step: StepDone, number: int, unfolded: bool) -> dict[str, Any]:
-        key = (live.run_id, number, unfolded)
+    def _tree(self, live: Live, step: StepDone, number: int, cursor: Cursor) -> dict[str, Any]:
+        unfolded, pruned = number in cursor.unfolded, cursor.pruned
+        key = (live.run_id, number, unfolded, pruned)
         with self._lock:
             known = self._trees.get(key)
         if known is None:
-            known = step_layout(step, unfolded=unfolded)
+            known = step_layout(step, unfolded=unfolded, pruned=pruned)
             with self._lock:
                 while len(self._trees) >= 2 * WINDOW_STEPS:
                     self._trees.pop(next(iter(self._trees)))

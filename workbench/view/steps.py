@@ -7,6 +7,7 @@ from typing import Any
 from engine.records import Origin
 from workbench import metrics
 from workbench.events import StepDone
+from workbench.view.folding import FOLD_ABOVE
 from workbench.view.layout import layout
 from workbench.view.visible import safe_text
 
@@ -27,18 +28,15 @@ def step_facts(step: StepDone, number: int) -> dict[str, Any]:
     }
 
 
-def step_layout(step: StepDone, *, unfolded: bool = False) -> dict[str, Any]:
-    """The laid-out tree of one step."""
-    emitted = _emitted_piece(step)
-    if unfolded:
-        return layout(
-            step.record,
-            step.pieces_M,
-            emitted=emitted,
-            fold_above=_NEVER,
-            fold_pruned_above=_NEVER,
-        )
-    return layout(step.record, step.pieces_M, emitted=emitted)
+def step_layout(step: StepDone, *, unfolded: bool = False, pruned: bool = False) -> dict[str, Any]:
+    """The laid-out tree of one step; `unfolded` shows every branch, `pruned` also dropped nodes."""
+    return layout(
+        step.record,
+        step.pieces_M,
+        emitted=_emitted_piece(step),
+        fold_above=_NEVER if unfolded else FOLD_ABOVE,
+        pruned=pruned,
+    )
 
 
 def step_words(step: StepDone) -> str:

@@ -31,7 +31,7 @@ def entry(run_id: str, **changes: object) -> RunEntry:
     return RunEntry(run_id=run_id, **(values | changes))  # type: ignore[arg-type]
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "runs"
     place.mkdir()

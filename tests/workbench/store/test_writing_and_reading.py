@@ -40,7 +40,10 @@ def assert_same_step(one: StepRecord, other: StepRecord) -> None:
         ("verdict", ["fate_N", "accept_prob_N"]),
     ):  # fmt: skip
         for name in names:
-            ours, theirs = getattr(getattr(one, holder), name), getattr(getattr(other, holder), name)
+            ours, theirs = (
+                getattr(getattr(one, holder), name),
+                getattr(getattr(other, holder), name),
+            )
             np.testing.assert_array_equal(ours, theirs, err_msg=name)
             assert ours.dtype == theirs.dtype, name
     for name in ("target_logprob_M", "emitted_logprob", "top2_gap"):
@@ -83,7 +86,12 @@ def test_the_runs_own_row() -> None:
 
 def test_frames() -> None:
     with open_run(record_run()) as run:
-        steps, nodes, tokens, requests = run.steps(), run.nodes(step=1), run.tokens(), run.requests()
+        steps, nodes, tokens, requests = (
+            run.steps(),
+            run.nodes(step=1),
+            run.tokens(),
+            run.requests(),
+        )
         pieces = run.pieces()
     assert steps["num_drafted"].tolist() == [5, 5]
     assert steps["wall_ns"].tolist() == [6070, 6070]

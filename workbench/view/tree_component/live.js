@@ -9,7 +9,7 @@ const CALM_MS = 250; // growth is animated only when steps come slower than this
 export default function ({ data, key, parentElement, setTriggerValue }) {
   let view = views.get(parentElement);
   if (!view) {
-    if (!memory.has(key)) memory.set(key, { run: null, steps: [], earlier: [], prompt: "", first: 0, at: -1, follow: true });
+    if (!memory.has(key)) memory.set(key, { run: null, steps: [], earlier: [], prompt: "", first: 0, at: -1, follow: true, pruned: false });
     view = createView(parentElement.querySelector(".view"), memory.get(key));
     views.set(parentElement, view);
   }
@@ -20,12 +20,13 @@ export default function ({ data, key, parentElement, setTriggerValue }) {
 
 function createView(root, kept) {
   const $ = (selector) => root.querySelector(selector);
-  const prose = $(".prose"), follow = $(".follow input"), strip = $(".strip svg");
+  const prose = $(".prose"), follow = $(".follow input"), pruned = $(".cut input"), strip = $(".strip svg");
   const view = { ask: () => {}, update, close };
   const tree = createTree($(".stage"), { onFold: () => view.ask({ unfold: kept.at }) });
   let drawn = null, written = 0, changed = 0;
   drawKey($(".key"));
   follow.checked = kept.follow;
+  pruned.checked = kept.pruned;
   rewrite();
 
   function update(data) {
@@ -132,10 +133,11 @@ function createView(root, kept) {
 
   function drawHead(data) {
     const state = $(".state"), progress = $(".progress");
-    if (state.dataset.said !== data.state + data.detail) {
-      state.dataset.said = data.state + data.detail;
+    const said = [data.state, data.detail, data.setup].join("|");
+    if (state.dataset.said !== said) {
+      state.dataset.said = said;
       state.textContent = data.state;
-      if (data.detail) htmlEl("small", "", state, data.detail);
+      for (const line of [data.detail, data.setup]) if (line) htmlEl("small", "", state, line);
     }
     progress.hidden = !data.live;
     progress.classList.toggle("unknown", data.fraction === null);
@@ -224,6 +226,8 @@ function createView(root, kept) {
     if (at < kept.total) choose(at);
   });
   follow.addEventListener("change", () => { setFollow(follow.checked); if (follow.checked) go(kept.total - 1); });
+
+  pruned.addEventListener("change", () => { kept.pruned = pruned.checked; view.ask({ pruned: kept.pruned }); });
 
   function onKey(event) {
     const target = event.composedPath()[0];

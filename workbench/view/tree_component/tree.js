@@ -104,6 +104,7 @@ function createTree(stage, { onFold }) {
     if (p !== null) svgEl("rect", { class: "p", x: 3, y: 20, width: Math.max(1, (w - 6) * p), height: 2.6, rx: 1.3 }, g);
     svgEl("text", { x: 9, y: 15.5 }, g, tree.label[i]);
     if (MARKS[kind]) svgEl("text", { class: "mark", x: w - 16, y: 15.5 }, g, MARKS[kind]);
+    if (tree.hidden[i] && kind !== "fold") svgEl("text", { class: "cut", x: w + 5, y: 7 }, g, `–${tree.hidden[i]}`);
   }
 
   function showCard(i) {
@@ -123,6 +124,7 @@ function createTree(stage, { onFold }) {
     fact("p draft", percent(tree.p_draft[i]));
     fact("p target", percent(tree.p_target[i]));
     fact("p draft of the path", percent(tree.p_path[i]));
+    if (kind !== "fold" && tree.hidden[i]) fact("pruned below", tree.hidden[i]);
     if (tree.source[i] && tree.source[i] !== "draft") fact("source", tree.source[i]);
     htmlEl("p", "", card, tree.reasons[tree.why[i]]);
     card.hidden = false;

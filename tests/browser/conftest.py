@@ -1,0 +1,96 @@
+"""A real Chromium on a real Streamlit server, on a free port of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
+START_S = 90
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator:
+    """Debian's browser. Without one: skipped, or failed where DRAFTREE_REQUIRE_BROWSER=1."""
+    path = shutil.which("chromium")
+    if path is None:
+        missing = "no chromium on PATH; install it (apt-get install chromium) to run this test"
+        if os.environ.get("DRAFTREE_REQUIRE_BROWSER") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGS.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(chromium) -> Iterator[Callable]:
+    """Opens pages that must not raise in JavaScript."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(60_000)
+    errors: list[str] = []
+
+    def open_page(url: str):
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.get_by_role("button", name="Run", exact=True).wait_for()
+        page.locator(".view .state").wait_for()
+        return page
+
+    yield open_page
+    context.close()
+    assert not errors
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+    """Starts `streamlit run SCRIPT` with more environment; ends what it started."""
+    servers: list[subprocess.Popen] = []
+
+    def start(script: str, **environment: str) -> str:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        log = tmp_path_factory.mktemp("server") / "log.txt"
+        with log.open("w") as output:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port)],
+                cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        servers.append(server)
+        _wait_until_up(f"http://127.0.0.1:{port}/_stcore/health", server, log)
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_until_up(url: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start in {START_S} s:\n{log.read_text()}")

@@ -1,0 +1,94 @@
+"""Ahead-of-time compiled forwards: the same logits and tokens as eager, made once, kept on disk."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from engine import compiled
+from engine.errors import UserError
+from engine.models import load_model
+from tests.engine.test_models import save
+from tests.engine.tiny import CONFIGS, decode_all, engine_for, requests, tokens_of
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="no C++ compiler: compiled forwards cannot be made here"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(save(tmp_path_factory.mktemp("model"), CONFIGS["mistral"]))
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+def test_compiled_equals_eager(folder, batch):
+    loaded = load_model(folder, device="cpu")
+    heard = []
+    outcomes = {}
+    for execution in ("eager", "compiled", "auto"):
+        engine = engine_for(
+            "dynamic-tree", {}, loaded, loaded, batch=batch, execution=execution,
+            on_progress=lambda phase, message, fraction: heard.append((phase, fraction)),
+        )  # fmt: skip
+        outcomes[execution] = tokens_of(decode_all(engine, requests())[0])
+        if execution == "compiled":
+            assert heard, "compiling said nothing"
+            heard.clear()
+        assert engine.mode == ("eager" if execution == "eager" else "compiled")
+    assert outcomes["eager"] == outcomes["compiled"] == outcomes["auto"]
+    assert not heard, "what lies on disk was compiled again"
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_cancelled_compilation_leaves_nothing_behind(tmp_path):
+    loaded = load_model(str(save(tmp_path / "m")), device="cpu")
+
+    class CancelledError(Exception):
+        pass
+
+    def cancel(phase, message, fraction):
+        raise CancelledError
+
+    with pytest.raises(CancelledError):
+        compiled.forward_for(loaded, 1, cancel)
+    assert not compiled.at_hand(loaded, 1)
+
+
+@needs_compiler
+def test_a_damaged_package_is_dropped_and_eager_serves(folder, monkeypatch):
+    loaded = load_model(folder, device="cpu")
+    monkeypatch.setattr(compiled, "package_path", lambda m, kind: compiled.cache_folder() / f"bad-{kind}.pt2")
+    for kind in compiled.kinds_for(1):
+        path = compiled.package_path(loaded, kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not a package")
+    engine = engine_for("autoregressive", {}, loaded, None, execution="auto")
+    assert engine.mode == "eager"
+    assert not compiled.at_hand(loaded, 1)
+
+
+def test_without_a_compiler_eager_serves_and_asking_says_why(folder, monkeypatch):
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compiled, "at_hand", lambda loaded, batch: False)
+    monkeypatch.setattr(compiled, "package_path", lambda m, kind: compiled.cache_folder() / f"none-{kind}.pt2")
+    loaded = load_model(folder, device="cpu")
+    assert engine_for("autoregressive", {}, loaded, None, execution="auto").mode == "eager"
+    with pytest.raises(UserError, match="install g\\+\\+"):
+        engine_for("autoregressive", {}, loaded, None, execution="compiled")
+
+
+def test_the_name_of_a_package_follows_what_its_code_depends_on(folder, monkeypatch):
+    loaded = load_model(folder, device="cpu")
+    base = compiled.package_path(loaded, "tree")
+    assert compiled.package_path(loaded, "single") != base
+    loaded.content_hash = "other"
+    assert compiled.package_path(loaded, "tree") != base
+    loaded = load_model(folder, device="cpu")
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    assert compiled.package_path(loaded, "tree") != base

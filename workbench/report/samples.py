@@ -1,0 +1,97 @@
+"""Samples for a report: what an arm wrote, and a few of its draft trees."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.events import StepDone
+from workbench.report.content import Chart, Piece, Sample
+from workbench.store.reader import RunReader
+from workbench.view.steps import step_layout, step_words
+from workbench.view.theme import THEMES, ThemeName
+from workbench.view.tree_figure import tree_figure
+from workbench.view.visible import safe_text
+
+_PROMPT_TAIL = 400
+_MOST_TOKENS = 300
+
+
+def sample_text(run: RunReader, arm: str) -> Sample | None:
+    """The first finished request's output, every token with its origin; None without tokens."""
+    requests = run.requests().dropna(subset=["finish_reason"])
+    if requests.empty:
+        return None
+    first = requests.iloc[0]
+    request = int(first["request"])
+    tokens = run.tokens(request=request, repeat=int(first["repeat"]))
+    tokens = tokens[tokens["kept"].astype(bool)].head(_MOST_TOKENS)
+    if tokens.empty:
+        return None
+    prompt = str(first["prompt"])
+    tail = prompt[-_PROMPT_TAIL:]
+    return Sample(
+        heading=f"What {arm} wrote for prompt {safe_text(str(first['question_id']))}".rstrip(),
+        prompt=("… " if len(tail) < len(prompt) else "") + safe_text(tail),
+        pieces=[
+            Piece(safe_text(text), origin)
+            for text, origin in zip(_texts(tokens), tokens["origin"], strict=True)
+        ],
+    )
+
+
+def _texts(tokens: pd.DataFrame) -> list[str]:
+    """The text each token adds where it is stored, else its piece."""
+    column = "emitted_text" if "emitted_text" in tokens else "text"
+    return [str(text) if isinstance(text, str) else "" for text in tokens[column]]
+
+
+def sample_trees(run: RunReader, arm: str) -> list[Chart]:
+    """A few telling steps of the first request: the most accepted, a correction, the largest."""
+    steps = run.steps(repeat=0)
+    steps = steps[steps["num_drafted"] > 0]
+    if steps.empty:
+        return []
+    first = steps[steps["request"] == steps["request"].min()]
+    pieces = run.pieces()
+    charts = []
+    for at in _telling(first):
+        row = first.iloc[at]
+        step = _step(run, int(row["request"]), int(row["step"]), pieces)
+        laid_out = step_layout(step)
+        charts.append(
+            Chart(
+                heading=f"Step {int(row['step'])} of {arm}",
+                reading=step_words(step)[0].upper() + step_words(step)[1:] + ".",
+                draw=partial(_draw_tree, laid_out),
+                wide=True,
+            )
+        )
+    return charts
+
+
+def _draw_tree(laid_out: dict[str, Any], theme: ThemeName) -> go.Figure:
+    return tree_figure(laid_out, theme=THEMES[theme])
+
+
+def _telling(steps: pd.DataFrame) -> list[int]:
+    """Places of the steps worth a look, in the order of decoding, each once."""
+    accepted = steps["num_accepted"].to_numpy()
+    corrected = (steps["origin"] == "correction").to_numpy()
+    most = int(accepted.argmax())
+    missed = int(np.where(corrected, accepted, accepted.max() + 1).argmin())
+    largest = int(steps["num_drafted"].to_numpy().argmax())
+    return sorted({most, missed, largest})
+
+
+def _step(run: RunReader, request: int, step: int, pieces: dict[int, str]) -> StepDone:
+    record = run.step_record(request, step)
+    return StepDone(
+        record=record,
+        pieces_M=[pieces.get(int(token), str(token)) for token in record.tree.tokens_M],
+        emitted_text=[pieces.get(token, str(token)) for token in record.emitted],
+    )
