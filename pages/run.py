@@ -25,4 +25,4 @@ if run:
     st.rerun()
 if stop:
     handle().stop()
-live_panel()
+live_panel(active=active)

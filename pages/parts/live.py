@@ -14,13 +14,15 @@ _KEY = "live"
 _ERROR = ":material/error:"
 
 
-def live_panel() -> None:
-    """Problems of the last press of Run, then the decoding view."""
+def live_panel(*, active: bool) -> None:
+    """Problems of the last press of Run, then the decoding view.
+
+    `active` is what the page's buttons were drawn for; the page is drawn anew once it changes.
+    """
     if problem := st.session_state.get("problem"):
         st.error(
             escape_markdown(problem), title="This run was not started", icon=":material/error:"
         )
-    active = current(handle()).active
     tick = st.fragment(_draw, run_every=settings.refresh_s if active else None)
     tick(active)
 

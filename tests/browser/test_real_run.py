@@ -25,7 +25,7 @@ def app(serve: Callable, runs: Path) -> str:
 
 
 def set_tokens(page: Page, count: int) -> None:
-    page.get_by_label("New tokens").fill(str(count))
+    page.get_by_role("spinbutton", name="New tokens").fill(str(count))
     page.keyboard.press("Enter")
 
 

@@ -79,7 +79,7 @@ def test_arrow_keys_walk_through_steps_without_the_server(quick: str, new_page: 
 def test_arrow_keys_are_left_to_form_fields(quick: str, new_page: Callable):
     page = finished(new_page(quick))
     last = shown_step(page)
-    page.get_by_label("New tokens").focus()
+    page.get_by_role("spinbutton", name="New tokens").focus()
     page.keyboard.press("ArrowLeft")
     assert shown_step(page) == last
 
