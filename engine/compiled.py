@@ -249,7 +249,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown"
+    )
 
 
 def main() -> None:

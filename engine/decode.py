@@ -11,7 +11,7 @@ import numpy as np
 from engine.drafters.base import Drafter, Sequence
 from engine.errors import UserError
 from engine.growth import Noise
-from engine.records import FinishReason, Origin, RequestRecord, StageTimes, StepRecord, Verdict
+from engine.records import FinishReason, RequestRecord, StageTimes, StepRecord, Verdict
 from engine.repetition import repetition
 from engine.requests import Request
 from engine.rules import Verifier
@@ -87,9 +87,7 @@ class Engine:
         limit = self._check(request)
         slot = self._slots.index(None)
         start = perf_counter_ns()
-        noise = Noise(
-            self._sampling, request=request.index, vocab_size=self._loaded.vocab_size
-        )
+        noise = Noise(self._sampling, request=request.index, vocab_size=self._loaded.vocab_size)
         sequence = Sequence(slot, list(request.prompt_ids), limit, noise)
         self._target.admit(slot, sequence.tokens)
         self._drafter.admit(sequence)
@@ -117,7 +115,9 @@ class Engine:
     def cancel(self) -> list[RequestRecord]:
         """End all requests where they are."""
         return [
-            self._finish(active, FinishReason.CANCELLED) for active in self._slots if active is not None
+            self._finish(active, FinishReason.CANCELLED)
+            for active in self._slots
+            if active is not None
         ]
 
     # -- one step ------------------------------------------------------------------------------
@@ -158,7 +158,9 @@ class Engine:
             for active, tree, verdict, kept in zip(batch, trees, verdicts, num_kept, strict=True)
         ]
         finished = [
-            self._finish(active, end) for active, end in zip(batch, ends, strict=True) if end is not None
+            self._finish(active, end)
+            for active, end in zip(batch, ends, strict=True)
+            if end is not None
         ]
         clock.lap("record")
         times, now = clock.times(), perf_counter_ns() - self._origin_ns
@@ -168,7 +170,7 @@ class Engine:
         return StepOutput(steps, finished)
 
     def _advance(self, active: Active, emitted: list[int]) -> tuple[int, FinishReason | None]:
-        """Append what was emitted; returns how much of it is kept and why the request ends, if so."""
+        """Append what was emitted; returns how much is kept and why the request ends, if so."""
         sequence = active.sequence
         active.num_steps += 1
         active.num_emitted += len(emitted)
@@ -207,7 +209,13 @@ class Engine:
     # -- what it leaves behind -----------------------------------------------------------------
 
     def _record(
-        self, active: Active, tree: TokenTree, scores: Scores, verdict: Verdict, kept: int, batch: int
+        self,
+        active: Active,
+        tree: TokenTree,
+        scores: Scores,
+        verdict: Verdict,
+        kept: int,
+        batch: int,
     ) -> StepRecord:
         path = verdict.path_A
         active.num_drafted += tree.num_drafted

@@ -26,7 +26,12 @@ class RowCache(Cache):
         self.layers: list[Any] = []
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write (B, heads, N, dim) states to their rows; return (B, heads, L, dim) views."""
         batch = key_states.shape[0]
@@ -52,7 +57,12 @@ class ShapeProbe(Cache):
         self.layers: list[Any] = []
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *_: Any,
+        **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.shapes[layer_idx] = (key_states.shape[1], key_states.shape[3], value_states.shape[3])
         return key_states, value_states

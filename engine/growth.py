@@ -11,6 +11,7 @@ from engine.tree import Children, Source, TokenTree
 
 #: pruned nodes kept for the viewer, best first
 MAX_PRUNED_KEPT = 64
+FEW = 8
 
 
 class Noise:
@@ -135,7 +136,7 @@ class Growth:
     def best(self, count: int) -> list[int]:
         """The `count` nodes of best path score besides the root, in order of their numbers.
 
-        Ancestor-closed: a child never scores above its parent and the sort is stable, parents first.
+        Ancestor-closed: a child never outscores its parent, and ties keep parents first.
         """
         scores = -np.asarray(self.path_score[1:])
         order = np.argsort(scores, kind="stable")[:count] + 1
@@ -201,8 +202,13 @@ def log_softmax(logits_V: np.ndarray) -> np.ndarray:
 def top_k(scores_V: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` best tokens, best first (ties: lower id), and their log-softmax."""
     count = min(count, len(scores_V))
-    if count == 1:
-        tokens = np.array([int(scores_V.argmax())])
+    if count <= FEW:  # a maximum at a time beats a partition
+        rest = scores_V if count == 1 else scores_V.copy()
+        tokens = np.empty(count, np.int64)
+        for i in range(count):
+            tokens[i] = best = int(rest.argmax())
+            if i + 1 < count:
+                rest[best] = -np.inf
     else:
         tokens = np.argpartition(-scores_V, count - 1)[:count]
         tokens = tokens[np.lexsort((tokens, -scores_V[tokens]))]

@@ -22,8 +22,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 #: soft-capped attention scores exist in eager attention alone
 EAGER_ATTENTION = {"gemma2"}
 #: recurrent or position-free models: a tree cannot be scored in one pass
-REFUSED = {"bloom": "ALiBi positions", "mpt": "ALiBi positions", "falcon_mamba": "recurrence",
-           "mamba": "recurrence", "mamba2": "recurrence", "rwkv": "recurrence", "jamba": "recurrence"}
+REFUSED = {
+    "bloom": "ALiBi positions",
+    "mpt": "ALiBi positions",
+    "falcon_mamba": "recurrence",
+    "mamba": "recurrence",
+    "mamba2": "recurrence",
+    "rwkv": "recurrence",
+    "jamba": "recurrence",
+}
 _FULL_HASH_BYTES = 2 << 30
 _CHUNK = 1 << 20
 
@@ -60,7 +67,9 @@ def resolve_device(device: str) -> str:
             raise UserError("No CUDA device is visible to torch here; use --device cpu.")
         index = device.partition(":")[2]
         if index and (not index.isdigit() or int(index) >= torch.cuda.device_count()):
-            raise UserError(f"Device {device} does not exist; torch sees {torch.cuda.device_count()}.")
+            raise UserError(
+                f"Device {device} does not exist; torch sees {torch.cuda.device_count()}."
+            )
     return device
 
 
@@ -75,7 +84,9 @@ def resolve_path(name_or_path: str) -> str:
     if local.exists():
         raise UserError(f"{name_or_path} is a file; a model is a folder with config.json.")
     if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:
-        raise UserError(f"There is no model folder {name_or_path!r}, nor an embedded model of that name.")
+        raise UserError(
+            f"There is no model folder {name_or_path!r}, nor an embedded model of that name."
+        )
     return name_or_path
 
 
@@ -113,7 +124,9 @@ def load_model(name_or_path: str, *, dtype: str = "float32", device: str = "auto
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{name_or_path} cannot be loaded as a model: {first_line(error)}") from error
+        raise UserError(
+            f"{name_or_path} cannot be loaded as a model: {first_line(error)}"
+        ) from error
     _refuse_unsuitable(config, name_or_path)
     attention = "eager" if config.model_type in EAGER_ATTENTION else "sdpa"
     try:
@@ -123,11 +136,12 @@ def load_model(name_or_path: str, *, dtype: str = "float32", device: str = "auto
         tokenizer = AutoTokenizer.from_pretrained(path)
     except SafetensorError as error:
         raise UserError(
-            f"The weights in {path} are damaged or cut short ({first_line(error)}); fetch them again."
+            f"The weights in {path} are damaged or cut short ({first_line(error)});"
+            " fetch them again."
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
-    model = model.to(device).eval()
+    model.to(torch.device(device)).eval()
     model.requires_grad_(False)
     text_config = config.get_text_config(decoder=True)
     layer_types = getattr(text_config, "layer_types", None) or []
@@ -142,7 +156,9 @@ def load_model(name_or_path: str, *, dtype: str = "float32", device: str = "auto
         tokenizer=tokenizer,
         name=Path(path).name if is_folder else name_or_path,
         path=path,
-        content_hash=content_hash(path) if is_folder else str(getattr(config, "_commit_hash", None) or path),
+        content_hash=content_hash(path)
+        if is_folder
+        else str(getattr(config, "_commit_hash", None) or path),
         vocab_size=int(text_config.vocab_size),
         context_length=int(getattr(text_config, "max_position_embeddings", 2048)),
         eos_ids=_eos_ids(model, tokenizer),
@@ -163,11 +179,17 @@ def first_line(error: BaseException) -> str:
 def _refuse_unsuitable(config: Any, name: str) -> None:
     kind = config.model_type
     if kind in REFUSED:
-        raise UserError(f"{name} is a {kind} model: {REFUSED[kind]} rule out scoring a tree in one pass.")
+        raise UserError(
+            f"{name} is a {kind} model: {REFUSED[kind]} rule out scoring a tree in one pass."
+        )
     if getattr(config, "is_encoder_decoder", False):
-        raise UserError(f"{name} is an encoder-decoder ({kind}); Draftree decodes with decoder-only causal LMs.")
+        raise UserError(
+            f"{name} is an encoder-decoder ({kind}); Draftree decodes with decoder-only causal LMs."
+        )
     architectures = getattr(config, "architectures", None) or []
-    if architectures and not any("CausalLM" in a or "LMHead" in a or "ConditionalGeneration" in a for a in architectures):
+    if architectures and not any(
+        "CausalLM" in a or "LMHead" in a or "ConditionalGeneration" in a for a in architectures
+    ):
         raise UserError(f"{name} is {architectures[0]}, not a causal language model.")
 
 

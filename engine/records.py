@@ -34,6 +34,8 @@ class Origin(IntEnum):
 
 
 class FinishReason(StrEnum):
+    """Why a request ended."""
+
     EOS = "eos"
     STOP_STRING = "stop-string"
     LENGTH = "length"
@@ -64,7 +66,9 @@ class Verdict:
     next_token: int  # bonus or correction
     origin: Origin  # of `next_token`
     fate_N: np.ndarray  # uint8, `Fate`
-    accept_prob_N: np.ndarray  # float32; chance that the rule accepted the node when tested, else NaN
+    accept_prob_N: (
+        np.ndarray
+    )  # float32; chance that the rule accepted the node when tested, else NaN
 
     @property
     def num_accepted(self) -> int:

@@ -78,7 +78,9 @@ class TreeRunner:
         if len(set(shapes)) == 1 and shapes[0][1] == shapes[0][2]:
             heads, dim, _ = shapes[0]
             self._all_layers = block.view(2 * len(shapes), self.num_slots, -1, heads * dim)
-        keys, values, at = [], [], 0
+        keys: list[torch.Tensor] = []
+        values: list[torch.Tensor] = []
+        at = 0
         for heads, key_dim, value_dim in shapes:
             for store, dim in ((keys, key_dim), (values, value_dim)):
                 size = rows * heads * dim
@@ -152,7 +154,9 @@ class TreeRunner:
         for slot, new in nodes.items():
             prefix = self._history[slot]
             parents = list(range(-1, len(prefix) - 1))
-            parents += [len(prefix) + p if p >= 0 else len(prefix) - 1 for p in self._tree_parents[slot]]
+            parents += [
+                len(prefix) + p if p >= 0 else len(prefix) - 1 for p in self._tree_parents[slot]
+            ]
             whole[slot] = Nodes(prefix + self._tree_tokens[slot], parents)
             skip[slot] = len(whole[slot].tokens_N) - len(new.tokens_N)
         return self._recompute(whole, skip, nodes)
@@ -203,7 +207,9 @@ class TreeRunner:
         """The same pass with prefix and tree run from nothing, a slot at a time, eagerly."""
         widest = max(len(new.tokens_N) for new in nodes.values())
         vocab_size = self.loaded.vocab_size
-        out = torch.zeros(max(nodes) + 1, widest, vocab_size, dtype=self._dtype, device=self._device)
+        out = torch.zeros(
+            max(nodes) + 1, widest, vocab_size, dtype=self._dtype, device=self._device
+        )
         for slot, new in whole.items():
             total = len(new.tokens_N)
             parents = np.asarray(new.parents_N)
@@ -232,7 +238,7 @@ class TreeRunner:
         return out
 
     def keep(self, slot: int, rows_A: list[int]) -> None:
-        """Commit these tree rows, a path from the prefix down; all other tree rows are forgotten."""
+        """Commit these tree rows, a path from the prefix down; forget the rest of the tree."""
         start, num = int(self.length_B[slot]), len(rows_A)
         tokens = self._tree_tokens[slot]
         if self.use_cache and rows_A != list(range(num)):
@@ -305,7 +311,10 @@ def kv_shapes(loaded: LoadedModel) -> list[tuple[int, int, int]]:
         masks = {"full_attention": mask, "sliding_attention": mask}
     with torch.inference_mode():
         loaded.model(
-            input_ids=one, position_ids=one, attention_mask=masks, past_key_values=probe, use_cache=True
+            input_ids=one,
+            position_ids=one,
+            attention_mask=masks,
+            past_key_values=probe,
+            use_cache=True,
         )
     return [probe.shapes[layer] for layer in range(len(probe.shapes))]
-

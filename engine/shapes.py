@@ -1,4 +1,4 @@
-"""Static tree shapes: expansion vectors, rank paths, and the optimal tree for measured acceptance."""
+"""Static tree shapes: expansion vectors, rank paths, the optimal tree for measured acceptance."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def from_paths(text: str) -> Shape:
         except ValueError:
             path = (-1,)
         if any(rank < 0 for rank in path):
-            raise UserError(f"Path {part!r} is malformed; give ranks like 0.0.1, paths joined by ';'.")
+            raise UserError(
+                f"Path {part!r} is malformed; give ranks like 0.0.1, paths joined by ';'."
+            )
         paths.update(path[:end] for end in range(1, len(path) + 1))
     ordered = sorted(paths, key=lambda path: (len(path), path))
     if len(ordered) + 1 > MAX_STATIC_NODES:

@@ -32,8 +32,12 @@ class Scores:
 
     def top2_gap(self, nodes_A: list[int]) -> np.ndarray:
         """log p of the first less the second choice after each node."""
-        top = np.partition(self.logits_NV[nodes_A], -2, axis=-1)
-        return top[:, -1] - top[:, -2]
+        rows = self.logits_NV[nodes_A]  # a copy
+        each = np.arange(len(rows))
+        best = rows.argmax(-1)
+        first = rows[each, best]
+        rows[each, best] = -np.inf
+        return first - rows.max(-1)
 
 
 class Target:
@@ -60,9 +64,9 @@ class Target:
         for slot, tree in trees.items():
             norm_N = log_norm[slot, : tree.num_nodes]
             if not np.isfinite(norm_N).all():
+                loaded = self.runner.loaded
                 raise DecodeError(
-                    f"{self.runner.loaded.name} gave NaN or infinite logits in {self.runner.loaded.dtype};"
-                    " its weights are damaged or the dtype overflows: try --dtype float32."
+                    f"{loaded.name} gave NaN or infinite logits in {loaded.dtype}; its weights are damaged or the dtype overflows: try --dtype float32."
                 )
             out[slot] = Scores(host[slot, : tree.num_nodes], norm_N)
         return out

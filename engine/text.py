@@ -64,7 +64,7 @@ def _visible(char: str) -> str:
 
 
 def _byte_table() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes, as byte-level tokenizers name incomplete characters."""
+    """GPT-2's printable stand-ins for bytes: how byte-level tokenizers name cut characters."""
     direct = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in direct]
     table = {chr(byte): byte for byte in direct}

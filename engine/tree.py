@@ -78,9 +78,11 @@ class TokenTree:
         assert 1 <= self.num_nodes <= total
         for name in ("parents_M", "depth_M", "rank_M", "draft_logprob_M", "source_M"):
             assert len(getattr(self, name)) == total, name
-        assert self.parents_M[0] == -1 and self.depth_M[0] == 0
+        assert self.parents_M[0] == -1
+        assert self.depth_M[0] == 0
         parents = self.parents_M[1:]
-        assert (parents >= 0).all() and (parents < np.arange(1, total)).all()
+        assert (parents >= 0).all()
+        assert (parents < np.arange(1, total)).all()
         assert (self.depth_M[1:] == self.depth_M[parents] + 1).all()
         assert (parents[: self.num_nodes - 1] < self.num_nodes).all(), "parent pruned, child kept"
         assert (self.round_pruned_M[: self.num_nodes] == -1).all()

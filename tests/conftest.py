@@ -1,4 +1,4 @@
-"""Shared by all tests: one torch thread, and the store and cache in a folder of the session's own."""
+"""Shared by all tests: one torch thread; store and cache in folders of the session's own."""
 
 from __future__ import annotations
 

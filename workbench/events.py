@@ -17,6 +17,8 @@ class Progress(NamedTuple):
 
 
 class RunStarted(NamedTuple):
+    """Models are loaded, the run is kept, decoding begins."""
+
     run_id: str
     mode: str  # "eager" or "compiled"; never changes within a run
     plain_step_ns: int | None  # a plain step on the same prompt, for the live estimate
@@ -24,6 +26,8 @@ class RunStarted(NamedTuple):
 
 
 class RequestStarted(NamedTuple):
+    """A prompt was taken up."""
+
     request: int
     question_id: str
     turn: int
@@ -39,10 +43,14 @@ class StepDone(NamedTuple):
 
 
 class RequestDone(NamedTuple):
+    """A request ended."""
+
     record: RequestRecord
 
 
 class RunFinished(NamedTuple):
+    """The last event of a run."""
+
     run_id: str
     status: str  # finished, cancelled or failed
     summary: RunSummary

@@ -42,7 +42,7 @@ class ModelDrafter:
         self._num_pending: dict[int, int] = {}  # pending rows that ran in the last tree
 
     def admit(self, sequence: Sequence) -> None:
-        self._runner.admit(sequence.slot, sequence.tokens[:-1])
+        self._runner.admit(sequence.slot, self._known(sequence.tokens[:-1]))
         self._pending[sequence.slot] = [sequence.tokens[-1]]
         self._num_pending[sequence.slot] = 0
 
@@ -95,7 +95,7 @@ class ModelDrafter:
             growth = growths[slot]
             if nodes[0] == 0:  # the root: everything the draft cache lacks runs before it
                 pending = self._pending[slot]
-                batch[slot] = Nodes(pending, range(-1, len(pending) - 1))  # type: ignore[arg-type]
+                batch[slot] = Nodes(self._known(pending), list(range(-1, len(pending) - 1)))
                 growth.row[0] = len(pending) - 1
                 self._num_pending[slot] = len(pending)
             else:
@@ -112,8 +112,16 @@ class ModelDrafter:
         out = {}
         for slot, nodes in frontier.items():
             end = len(batch[slot].tokens_N)
-            out[slot] = to_numpy(logits[slot, end - len(nodes) : end])
+            rows = logits[slot, end - len(nodes) : end]
+            out[slot] = to_width(to_numpy(rows), self._context.vocab_size)
         return out
+
+    def _known(self, tokens: list[int]) -> list[int]:
+        """Tokens beyond a smaller vocabulary read as token 0: that costs acceptance, not tokens."""
+        size = self._runner.loaded.vocab_size
+        if size >= self._context.vocab_size:
+            return tokens
+        return [token if token < size else 0 for token in tokens]
 
     def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
         slot = sequence.slot
@@ -130,6 +138,16 @@ class ModelDrafter:
         self._runner.keep(slot, rows)
         known = len(rows) - ran
         self._pending[slot] = sequence.tokens[len(sequence.tokens) - emitted + known :]
+
+
+def to_width(logits_FV: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Cut or pad to the target's vocabulary: families pad theirs to different sizes."""
+    missing = vocab_size - logits_FV.shape[1]
+    if missing == 0:
+        return logits_FV
+    if missing < 0:
+        return logits_FV[:, :vocab_size]
+    return np.pad(logits_FV, ((0, 0), (0, missing)), constant_values=-np.inf)
 
 
 def to_numpy(logits: object) -> np.ndarray:

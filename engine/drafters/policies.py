@@ -9,25 +9,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from engine.drafters.model_drafter import Policy
 from engine.growth import Chooser, Growth
 
-
-class Bounds(Protocol):
-    """What a policy reads of `dynamic_tree.Options`."""
-
-    nodes: int
-    depth: int
-    top_k: int
-    threshold: float
-    rounds: int
-
-    @property
-    def frontier(self) -> int: ...
+if TYPE_CHECKING:
+    from engine.drafters.dynamic_tree import Options as Bounds
 
 
 class GrowthPolicy(NamedTuple):
@@ -57,7 +47,7 @@ def _best_of(growth: Growth, nodes: list[int], count: int) -> list[int]:
 
 
 def eagle2(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int) -> Policy:
-    """EAGLE-2 (2406.16858): each level's best `frontier` nodes propose top-k, the best of all stay."""
+    """EAGLE-2 (2406.16858): each level's best `frontier` nodes propose; the best of all stay."""
     frontier = [0]
     for _ in range(max_depth):
         logits_FV = yield frontier
@@ -87,7 +77,9 @@ def best_first(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int)
     open_nodes: list[tuple[float, int]] = [(0.0, 0)]
     for _ in range(bounds.depth):
         settled = growth.best(bounds.nodes)
-        cut = growth.path_score[_best_of(growth, settled, len(settled))[-1]] if settled else -math.inf
+        cut = (
+            growth.path_score[_best_of(growth, settled, len(settled))[-1]] if settled else -math.inf
+        )
         frontier: list[int] = []
         while open_nodes and len(frontier) < bounds.frontier:
             score, node = open_nodes[0]
@@ -105,7 +97,7 @@ def best_first(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int)
 
 
 def grow_and_prune(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int) -> Policy:
-    """Rounds in which every unexpanded kept node proposes, and the best n of old and new survive."""
+    """Rounds in which every unexpanded kept node proposes; the best n of old and new survive."""
     kept: list[int] = [0]
     expanded: set[int] = set()
     for number in range(bounds.rounds):

@@ -17,7 +17,7 @@ from engine.tree import Children
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One of three ways to give the shape: the first of paths, acceptance, expansion that is set."""
+    """Three ways to give the shape: the first of paths, acceptance, expansion that is set."""
 
     expansion: str = option(
         "2,2,1,1", "children per level; SpecInfer's own vector is 1,1,3,1,1,1,1,1"
@@ -85,9 +85,7 @@ def grow(plan: _Plan, growth: Growth, chooser: Chooser, max_depth: int) -> Polic
 def build(options: Options, context: DrafterContext) -> Drafter:
     """A drafter over the options' shape."""
     plan = _Plan(shape_of(options))
-    return ModelDrafter(
-        lambda growth, chooser, depth: grow(plan, growth, chooser, depth), context
-    )
+    return ModelDrafter(lambda growth, chooser, depth: grow(plan, growth, chooser, depth), context)
 
 
 METHOD = Method(

@@ -24,11 +24,11 @@ NumpyArray = np.ndarray[Any, Any]
 class ScoredRows(NamedTuple):
     """Rows of tokens with the target's most probable next tokens after each position."""
 
-    tokens_RT: NumpyArray  # noqa: N815
+    tokens_RT: NumpyArray
     """int32, rows of equal length."""
-    top_RTK: NumpyArray  # noqa: N815
+    top_RTK: NumpyArray
     """int32, the K most probable next tokens, best first."""
-    logprob_RTK: NumpyArray  # noqa: N815
+    logprob_RTK: NumpyArray
     """float16, their log-probabilities under the target at temperature 1."""
 
     @property

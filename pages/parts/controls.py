@@ -96,24 +96,33 @@ def _options(method: str) -> dict[str, Any]:
     infos = describe(method)
     if not infos:
         st.caption("This method has no options.")
-    return changed_options(infos, {info.name: _field(method, info) for info in infos})
+    values: dict[str, Any] = {}
+    pair: list[Any] = []
+    for info in infos:  # numbers stand two abreast, words take a line
+        if info.choices or info.type == "str":
+            pair = []
+            values[info.name] = _field(st, method, info)
+        else:
+            pair = pair or list(st.columns(2, vertical_alignment="bottom"))
+            values[info.name] = _field(pair.pop(0), method, info)
+    return changed_options(infos, values)
 
 
-def _field(method: str, info: OptionInfo) -> Any:
+def _field(place: Any, method: str, info: OptionInfo) -> Any:
     label = info.name.replace("_", " ").capitalize()
     common: dict[str, Any] = {"help": info.help, "key": f"{method}/{info.name}"}
     if info.choices:
-        return st.selectbox(label, info.choices, index=info.choices.index(info.default), **common)
+        return place.selectbox(label, info.choices, index=info.choices.index(info.default), **common)
     if info.type == "bool":
-        return st.toggle(label, value=info.default, **common)
+        return place.toggle(label, value=info.default, **common)
     if info.type in ("int", "float"):
         kind = int if info.type == "int" else float
-        return st.number_input(
+        return place.number_input(
             label, value=info.default, step=1 if kind is int else 0.05,
             min_value=None if info.min is None else kind(info.min),
             max_value=None if info.max is None else kind(info.max), **common,
         )  # fmt: skip
-    return st.text_input(label, value=info.default or "", **common)
+    return place.text_input(label, value=info.default or "", **common)
 
 
 def _sampling() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from workbench.view.live import current
 from workbench.view.presenter import Cursor
 
 _KEY = "live"
-_ERROR = ":material/error:"
+_NOT_STARTED = "The run was not started"
 
 
 def live_panel(*, active: bool) -> None:
@@ -19,23 +19,26 @@ def live_panel(*, active: bool) -> None:
 
     `active` is what the page's buttons were drawn for; the page is drawn anew once it changes.
     """
-    if problem := st.session_state.get("problem"):
-        st.error(
-            escape_markdown(problem), title="This run was not started", icon=":material/error:"
-        )
+    with st.container():  # always there, so that what follows keeps its place
+        if problem := st.session_state.get("problem"):
+            _say(problem, title=_NOT_STARTED)
     tick = st.fragment(_draw, run_every=settings.refresh_s if active else None)
     tick(active)
 
 
 def _draw(was_active: bool) -> None:
     live = current(handle())
-    if live.error:
-        title = "The run was not started" if live.wrong_input else "The run ended early"
-        st.error(escape_markdown(live.error), title=title, icon=_ERROR)
+    with st.container():
+        if live.error:
+            _say(live.error, title=_NOT_STARTED if live.wrong_input else "The run ended early")
     cursor = st.session_state.setdefault("cursor", Cursor())
     decoding_view(presenter().payload(live, cursor), key=_KEY, on_ask=_on_ask)
     if live.active != was_active:
         st.rerun()  # the buttons and the tick change with it
+
+
+def _say(problem: str, *, title: str) -> None:
+    st.error(escape_markdown(problem), title=title, icon=":material/error:")
 
 
 def _on_ask() -> None:

@@ -5,6 +5,8 @@ A new method is tested by being registered: SETTINGS only adds option sets worth
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,9 @@ SETTINGS: dict[str, list[dict]] = {
     ],
 }
 CASES = [
-    pytest.param(method, options, id=f"{method}-{'-'.join(map(str, options.values())) or 'default'}")
+    pytest.param(
+        method, options, id=f"{method}-{'-'.join(map(str, options.values())) or 'default'}"
+    )
     for method in method_names()
     for options in [{}, *SETTINGS.get(method, [])]
 ]
@@ -46,7 +50,9 @@ def pair():
 def plain(pair):
     """Plain decoding of the same requests, greedy and sampled."""
     return {
-        sampling: tokens_of(decode_all(engine_for("autoregressive", {}, *pair, sampling=sampling), requests())[0])
+        sampling: tokens_of(
+            decode_all(engine_for("autoregressive", {}, *pair, sampling=sampling), requests())[0]
+        )
         for sampling in (GREEDY, WARM)
     }
 
@@ -60,7 +66,9 @@ def test_same_tokens_as_plain_decoding(pair, plain, method, options, sampling, b
     assert tokens_of(done) == plain[sampling]
     assert [len(r.token_ids) for _, r in sorted(done.items())] == [24, 25, 26, 27, 28]
     if method != "autoregressive":
-        assert len(steps) < sum(len(r.token_ids) for r in done.values()), "nothing was ever accepted"
+        assert len(steps) < sum(len(r.token_ids) for r in done.values()), (
+            "nothing was ever accepted"
+        )
     for step in steps:
         _check_record(step)
 
@@ -71,7 +79,7 @@ def _check_record(step) -> None:
     assert tree.num_drafted <= step.budget
     path = verdict.path_A
     assert path[0] == 0
-    assert all(tree.parents_M[child] == parent for parent, child in zip(path, path[1:], strict=False))
+    assert all(tree.parents_M[child] == parent for parent, child in pairwise(path))
     assert [int(f) for f in verdict.fate_N[path[1:]]] == [Fate.ACCEPTED] * (len(path) - 1)
     assert (verdict.fate_N == Fate.ACCEPTED).sum() == verdict.num_accepted
     has_children = path[-1] in set(tree.parents_M[1 : tree.num_nodes].tolist())
@@ -89,7 +97,9 @@ def _check_record(step) -> None:
 )  # fmt: skip
 def test_sampled_children_run_and_repeat(pair, method, options, rule):
     runs = [
-        decode_all(engine_for(method, options, *pair, sampling=WARM, verify=rule, batch=b), requests())
+        decode_all(
+            engine_for(method, options, *pair, sampling=WARM, verify=rule, batch=b), requests()
+        )
         for b in (1, 1, 4)
     ]
     assert tokens_of(runs[0][0]) == tokens_of(runs[1][0]), "the same seed gave another output"
@@ -105,7 +115,9 @@ def test_every_architecture_and_method(architecture, sampling):
     target = tiny(architecture, seed=1)
     draft = near(target)
     wanted = requests(3, max_new_tokens=40)
-    reference = tokens_of(decode_all(engine_for("autoregressive", {}, target, draft, sampling=sampling), wanted)[0])
+    reference = tokens_of(
+        decode_all(engine_for("autoregressive", {}, target, draft, sampling=sampling), wanted)[0]
+    )
     for method in method_names()[1:]:
         for batch in (1, 4):
             engine = engine_for(method, {}, target, draft, sampling=sampling, batch=batch)
@@ -141,7 +153,9 @@ def test_eos_ends_a_request_wherever_it_falls(plain, method, options, batch):
     for at in (0, 3, 4, 7):
         eos = plain[GREEDY][2][at]
         target = tiny(eos=eos)
-        done, steps = decode_all(engine_for(method, options, target, near(target), batch=batch), requests())
+        done, steps = decode_all(
+            engine_for(method, options, target, near(target), batch=batch), requests()
+        )
         for index, full in plain[GREEDY].items():
             cut = full.index(eos) + 1 if eos in full else len(full)
             assert done[index].token_ids == full[:cut]
@@ -153,10 +167,13 @@ def test_eos_ends_a_request_wherever_it_falls(plain, method, options, batch):
 @pytest.mark.parametrize(("method", "options"), CASES)
 def test_length_is_exact_down_to_one_token(pair, plain, method, options):
     for length in (1, 2, 3):
-        wanted = [r for r in requests(2, max_new_tokens=length)]
+        wanted = requests(2, max_new_tokens=length)
         done, _ = decode_all(engine_for(method, options, *pair), wanted)
         for request in wanted:
-            assert done[request.index].token_ids == plain[GREEDY][request.index][: request.max_new_tokens]
+            assert (
+                done[request.index].token_ids
+                == plain[GREEDY][request.index][: request.max_new_tokens]
+            )
 
 
 @pytest.mark.parametrize(("method", "options"), CASES)
@@ -166,7 +183,9 @@ def test_a_prompt_may_fill_the_context(pair, method, options):
 
     for size in (159, 157, 150):
         prompt = tuple(i % 60 for i in range(size))
-        reference, _ = decode_all(engine_for("autoregressive", {}, *pair), [Request(0, "", prompt, 99)])
+        reference, _ = decode_all(
+            engine_for("autoregressive", {}, *pair), [Request(0, "", prompt, 99)]
+        )
         done, _ = decode_all(engine_for(method, options, *pair), [Request(0, "", prompt, 99)])
         assert len(done[0].token_ids) == 160 - size
         assert done[0].token_ids == reference[0].token_ids

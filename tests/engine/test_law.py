@@ -122,7 +122,9 @@ SHAPES = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)]
 
 @pytest.mark.parametrize("counts", SHAPES)
 def test_multi_step_has_the_targets_law(monkeypatch, counts):
-    np.testing.assert_allclose(law(monkeypatch, verify.multi_step, counts, replacement=True), TRUTH, atol=1e-12)
+    np.testing.assert_allclose(
+        law(monkeypatch, verify.multi_step, counts, replacement=True), TRUTH, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("counts", SHAPES)
@@ -154,7 +156,9 @@ def q_not_normalised(p, q, kids):
 
 def residual_kept(p, q, kids):
     """Mutant of rule 2: every child is judged by the first p."""
-    return verify.ChildTests([min(1.0, p[k] / q[k]) for k in kids], verify.multi_step(p, q, kids).residual_V)
+    return verify.ChildTests(
+        [min(1.0, p[k] / q[k]) for k in kids], verify.multi_step(p, q, kids).residual_V
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,16 @@ from engine.errors import DecodeError, UserError
 from engine.models import load_model
 from engine.requests import Request
 from engine.sampling import Sampling
-from tests.engine.tiny import CONFIGS, TOKENIZER, VOCAB, decode_all, engine_for, near, requests, tiny
+from tests.engine.tiny import (
+    CONFIGS,
+    TOKENIZER,
+    VOCAB,
+    decode_all,
+    engine_for,
+    near,
+    requests,
+    tiny,
+)
 
 
 def save(folder: Path, config=None, *, vocab_size: int = VOCAB) -> Path:
@@ -89,14 +98,22 @@ def test_damaged_files(tmp_path):
 
 
 def test_what_is_no_decoder_is_refused(tmp_path):
-    bert = BertConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    bert = BertConfig(
+        vocab_size=VOCAB,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
     BertModel(bert).save_pretrained(tmp_path / "bert")
     with pytest.raises(UserError, match="not a causal language model"):
         load_model(str(tmp_path / "bert"), device="cpu")
     T5Config(vocab_size=VOCAB, d_model=16).save_pretrained(tmp_path / "t5")
     with pytest.raises(UserError, match="encoder-decoder"):
         load_model(str(tmp_path / "t5"), device="cpu")
-    BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2).save_pretrained(tmp_path / "bloom")
+    BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2).save_pretrained(
+        tmp_path / "bloom"
+    )
     with pytest.raises(UserError, match="ALiBi"):
         load_model(str(tmp_path / "bloom"), device="cpu")
 
@@ -118,7 +135,7 @@ def test_vocabularies_that_differ():
 
     target = tiny()
     draft = replace(near(target), tokenizer=Other())
-    with pytest.raises(UserError, match="vocabularies differ.*1 of the latter"):
+    with pytest.raises(UserError, match=r"vocabularies differ.*1 of the latter"):
         engine_for("speculative", {}, target, draft)
     check_same_vocabulary(target, near(target))
 
@@ -163,7 +180,8 @@ def test_nan_in_the_draft_costs_speed_never_tokens():
 @pytest.mark.parametrize(
     ("values", "message"),
     [({"temperature": -1.0}, "temperature is -1"), ({"temperature": float("nan")}, "temperature"),
-     ({"top_k": -3}, "top_k is -3"), ({"top_p": 0.0}, "top_p is 0"), ({"top_p": 1.5}, "top_p is 1.5")],
+     ({"top_k": -3}, "top_k is -3"), ({"top_p": 0.0}, "top_p is 0"),
+     ({"top_p": 1.5}, "top_p is 1.5")],
 )  # fmt: skip
 def test_sampling_values(values, message):
     with pytest.raises(UserError, match=message):
@@ -174,7 +192,7 @@ def test_sampling_values(values, message):
     ("options", "config", "message"),
     [({"policy": "eagle2"}, {"children": "sampled"}, "cannot use sampled children"),
      ({}, {"verify": "multi-step"}, "cannot use sampled"),
-     ({"policy": "best-first"}, {"verify": "multi-step", "children": "coupled"}, "lossless for sampled"),
+     ({"policy": "best-first"}, {"verify": "multi-step", "children": "coupled"}, "for sampled"),
      ({"policy": "best-first"}, {"verify": "magic"}, "Verification rule 'magic'"),
      ({"policy": "none"}, {}, "one of eagle2"), ({"nodes": 0}, {}, "from 1 to 255"),
      ({"nodes": "many"}, {}, "a whole number"), ({"leaves": 1}, {}, "no option 'leaves'")],
@@ -183,6 +201,30 @@ def test_combinations_that_would_not_be_lossless_and_bad_options(options, config
     target = tiny()
     with pytest.raises(UserError, match=message):
         engine_for("dynamic-tree", options, target, near(target), sampling=Sampling(0.8), **config)
+
+
+@pytest.mark.parametrize("size", [VOCAB - 9, VOCAB + 11])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.8, seed=2)], ids=["greedy", "t0.8"])
+def test_a_draft_padded_to_another_vocabulary_size(size, sampling):
+    """Qwen's models share a tokenizer and pad their embeddings differently."""
+    target = tiny()
+    draft = near(target)
+    draft.model.resize_token_embeddings(size, mean_resizing=False)
+    draft.vocab_size = size
+    plain, _ = decode_all(
+        engine_for("autoregressive", {}, target, None, sampling=sampling), wanted()
+    )
+    done, _ = decode_all(engine_for("static-tree", {}, target, draft, sampling=sampling), wanted())
+    assert [r.token_ids for r in done.values()] == [r.token_ids for r in plain.values()]
+    if not sampling.greedy:
+        for rule in ("multi-step", "without-replacement"):
+            engine = engine_for("static-tree", {}, target, draft, sampling=sampling, verify=rule)
+            assert len(decode_all(engine, wanted())[0]) == 3
+
+
+def wanted():
+    """Requests whose tokens both sizes know."""
+    return [Request(i, "", tuple(range(1, 8 + i)), 24) for i in range(3)]
 
 
 def test_unknown_method():

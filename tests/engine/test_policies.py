@@ -96,7 +96,9 @@ def test_with_room_enough_the_best_tree_is_found(policy):
     """Nothing bounds them but the node budget: all must keep the n best paths there are."""
     for seed in range(6):
         draft = MockDraft(seed)
-        options = Options(policy=policy, nodes=7, depth=3, top_k=V, width=V * V, threshold=0.0, rounds=3)
+        options = Options(
+            policy=policy, nodes=7, depth=3, top_k=V, width=V * V, threshold=0.0, rounds=3
+        )
         growth, kept, _ = run(policy, draft, options)
         found = sorted((growth.path_score[n] for n in kept), reverse=True)
         np.testing.assert_allclose(found, best_paths(draft, 7, 3), atol=1e-4)
@@ -111,14 +113,18 @@ def test_best_first_stops_drafting_once_nothing_can_enter():
 
 def test_opt_tree_stops_when_little_is_gained():
     flat = MockDraft(0, sharpness=0.0)
-    growth, _, _ = run("opt-tree", flat, Options(policy="opt-tree", nodes=9, depth=6, top_k=3, threshold=0.2))
+    growth, _, _ = run(
+        "opt-tree", flat, Options(policy="opt-tree", nodes=9, depth=6, top_k=3, threshold=0.2)
+    )
     assert growth.passes == 2
 
 
 def test_sampled_growth_never_drops_a_draw():
     for seed in range(20):
         options = Options(policy="best-first", nodes=8, depth=4, top_k=4)
-        growth, kept, expanded = run("best-first", MockDraft(seed), options, kind=Children.SAMPLED, seed=seed)
+        growth, kept, expanded = run(
+            "best-first", MockDraft(seed), options, kind=Children.SAMPLED, seed=seed
+        )
         assert kept is None
         assert len(growth) - 1 <= 8
         assert expanded <= POLICIES["best-first"].max_expanded(options)
@@ -133,10 +139,12 @@ def test_sampled_growth_never_drops_a_draw():
 
 
 def test_coupled_children_are_the_likelier_matches():
-    """With the draft's law equal to the target's, the first coupled child is always the target's choice."""
+    """Where draft and target agree, the first coupled child is always the target's choice."""
     draft = MockDraft(2)
     for seed in range(30):
-        growth, _, _ = run("eagle2", draft, Options(nodes=6, depth=3), kind=Children.COUPLED, seed=seed)
+        growth, _, _ = run(
+            "eagle2", draft, Options(nodes=6, depth=3), kind=Children.COUPLED, seed=seed
+        )
         sampling = Sampling(temperature=0.9, seed=seed)
         noise = Noise(sampling, request=0, vocab_size=V)
         logits = draft.logits([3]).astype(np.float64) / 0.9

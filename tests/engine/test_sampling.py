@@ -41,7 +41,18 @@ def test_every_key_matters_and_order_does_not():
         return generator(Sampling(1.0, seed=5), **keys).random()
 
     base = draw()
-    others = [draw(request=9), draw(position=9), draw(stream=Stream.ACCEPT), draw(root=9), draw(node=9)]
+    others = [
+        draw(request=9),
+        draw(position=9),
+        draw(stream=Stream.ACCEPT),
+        draw(root=9),
+        draw(node=9),
+    ]
     assert draw() == base
     assert len({base, *others}) == 6
-    assert generator(Sampling(1.0, seed=6), request=1, position=2, stream=Stream.DRAFT, root=3, node=4).random() != base
+    assert (
+        generator(
+            Sampling(1.0, seed=6), request=1, position=2, stream=Stream.DRAFT, root=3, node=4
+        ).random()
+        != base
+    )

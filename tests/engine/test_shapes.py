@@ -7,7 +7,14 @@ import pytest
 from engine.drafters.static_tree import METHOD, Options
 from engine.errors import UserError
 from engine.registry import parse_options
-from engine.shapes import Shape, expected_tokens, from_expansion, from_paths, optimal, parse_acceptance
+from engine.shapes import (
+    Shape,
+    expected_tokens,
+    from_expansion,
+    from_paths,
+    optimal,
+    parse_acceptance,
+)
 
 
 def test_specinfer_vector_has_twenty_drafted_nodes():
@@ -42,7 +49,7 @@ def test_malformed_acceptance_is_named(text):
 
 
 def all_trees(num_nodes: int, max_rank: int):
-    """Every rank tree with prefix-closed ranks: sets of paths closed under parent and left sibling."""
+    """Every rank tree: sets of paths closed under parent and left sibling."""
 
     def grow(paths: frozenset):
         if len(paths) == num_nodes:
@@ -57,7 +64,9 @@ def all_trees(num_nodes: int, max_rank: int):
     return set(grow(frozenset({()})))
 
 
-@pytest.mark.parametrize("acceptance", [(0.7, 0.2), (0.4, 0.3, 0.2), (0.5, 0.0, 0.3), (0.9, 0.05, 0.03)])
+@pytest.mark.parametrize(
+    "acceptance", [(0.7, 0.2), (0.4, 0.3, 0.2), (0.5, 0.0, 0.3), (0.9, 0.05, 0.03)]
+)
 @pytest.mark.parametrize("num_nodes", [1, 2, 4, 6])
 @pytest.mark.parametrize("max_depth", [1, 2, 5])
 def test_optimal_tree_beats_every_other(acceptance, num_nodes, max_depth):

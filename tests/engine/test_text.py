@@ -1,4 +1,4 @@
-"""Text increments join to the whole text and never cut a character; pieces show what is invisible."""
+"""Text increments join to the whole text and never cut a character; pieces show the invisible."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_bytes_that_are_no_text_do_not_block_what_follows(bytes_tokenizer):
 def test_a_long_text_stays_whole(bytes_tokenizer):
     text = "x = [1, 2]  # ✓\n" * 400
     ids = bytes_tokenizer.encode(text)
-    assert "".join(IncrementalText(bytes_tokenizer).add(ids)) == text == decode(bytes_tokenizer, ids)
+    assert (
+        "".join(IncrementalText(bytes_tokenizer).add(ids)) == text == decode(bytes_tokenizer, ids)
+    )
 
 
 def test_pieces_show_whitespace_controls_and_bytes(bytes_tokenizer):

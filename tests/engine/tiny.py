@@ -80,7 +80,8 @@ def tiny(architecture: str = "llama", *, seed: int = 0, eos: int | None = None) 
         window = 0
     return LoadedModel(
         model=model, tokenizer=TOKENIZER, name=architecture, path="", content_hash="0",
-        vocab_size=VOCAB, context_length=160, eos_ids=frozenset() if eos is None else frozenset({eos}),
+        vocab_size=VOCAB, context_length=160,
+        eos_ids=frozenset() if eos is None else frozenset({eos}),
         dtype="float32", device="cpu", attention=attention, window=window,
         windowed_dict="sliding_attention" in layer_types and window > 0,
     )  # fmt: skip
@@ -102,7 +103,11 @@ def near(loaded: LoadedModel, *, noise: float = 0.2) -> LoadedModel:
 
 
 def engine_for(
-    method: str, options: dict[str, Any], target: LoadedModel, draft: LoadedModel | None, **config: Any
+    method: str,
+    options: dict[str, Any],
+    target: LoadedModel,
+    draft: LoadedModel | None,
+    **config: Any,
 ) -> Engine:
     """An eager engine; `sampling`, `batch`, `verify`, ... as keywords."""
     config.setdefault("sampling", Sampling())
@@ -115,10 +120,18 @@ def engine_for(
     )
 
 
-def requests(count: int = 5, *, max_new_tokens: int = 24, stop: tuple[str, ...] = ()) -> list[Request]:
+def requests(
+    count: int = 5, *, max_new_tokens: int = 24, stop: tuple[str, ...] = ()
+) -> list[Request]:
     """Prompts of different length, wanting different amounts."""
     return [
-        Request(i, "", tuple((7 * i + 3 * j) % VOCAB for j in range(1 + 5 * i)), max_new_tokens + i, stop=stop)
+        Request(
+            i,
+            "",
+            tuple((7 * i + 3 * j) % VOCAB for j in range(1 + 5 * i)),
+            max_new_tokens + i,
+            stop=stop,
+        )
         for i in range(count)
     ]
 

