@@ -144,13 +144,13 @@ def _forwards(models: list[LoadedModel], config: EngineConfig) -> tuple[list[For
     """Compiled forwards if asked for, or at hand under 'auto'; None stands for eager."""
     if config.execution == "eager" or not config.cache:
         return [None] * len(models), "eager"
-    from engine import compiled
+    from engine.compiled import at_hand, forward_for, why_not
 
-    if config.execution == "auto" and not all(compiled.at_hand(m, config.batch) for m in models):
+    if config.execution == "auto" and not all(at_hand(m, config.batch) for m in models):
         return [None] * len(models), "eager"
-    found = [compiled.forward_for(m, config.batch, config.on_progress) for m in models]
+    found = [forward_for(m, config.batch, config.on_progress) for m in models]
     if any(forward is None for forward in found):
         if config.execution == "compiled":
-            raise UserError(compiled.why_not())
+            raise UserError(why_not())
         return [None] * len(models), "eager"
     return list(found), "compiled"

@@ -141,7 +141,8 @@ def load_model(name_or_path: str, *, dtype: str = "float32", device: str = "auto
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
-    model.to(torch.device(device)).eval()
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()
     model.requires_grad_(False)
     text_config = config.get_text_config(decoder=True)
     layer_types = getattr(text_config, "layer_types", None) or []

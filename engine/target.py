@@ -66,7 +66,8 @@ class Target:
             if not np.isfinite(norm_N).all():
                 loaded = self.runner.loaded
                 raise DecodeError(
-                    f"{loaded.name} gave NaN or infinite logits in {loaded.dtype}; its weights are damaged or the dtype overflows: try --dtype float32."
+                    f"{loaded.name} gave NaN or infinite logits in {loaded.dtype}: its weights are"
+                    " damaged or the dtype overflows; try --dtype float32."
                 )
             out[slot] = Scores(host[slot, : tree.num_nodes], norm_N)
         return out

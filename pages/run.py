@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts.controls import folded_form, run_form, start
+from pages.parts.controls import folded_form, run_form, start, stop
 from pages.parts.live import live_panel
 from pages.parts.settings import handle
 from workbench.view.live import current
@@ -11,18 +11,18 @@ active = current(handle()).active
 with st.sidebar:
     fields = run_form()
     with st.container(horizontal=True):
-        run = st.button(
+        run_pressed = st.button(
             "Run", type="primary", icon=":material/play_arrow:", key="run", disabled=active,
             width="stretch",
         )  # fmt: skip
-        stop = st.button(
+        stop_pressed = st.button(
             "Stop", icon=":material/stop:", key="stop", disabled=not active, width="stretch"
         )
     fields |= folded_form(fields["method"])
 
-if run:
+if run_pressed:
     start(handle(), fields)
     st.rerun()
-if stop:
-    handle().stop()
+if stop_pressed:
+    stop(handle())
 live_panel(active=active)

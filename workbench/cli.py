@@ -31,6 +31,10 @@ COMMANDS = {
         "workbench.commands.export:export",
         "Write a run's tables as Parquet, CSV or JSON files.",
     ),
+    "compile": (
+        "workbench.commands.compile:compile_pair",
+        "Compile a pair's forwards for this machine, once.",
+    ),
     "train": ("workbench.commands.train:train_app", "Train a model pair of your own."),
     "doctor": (
         "workbench.commands.doctor:doctor",

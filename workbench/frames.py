@@ -72,6 +72,15 @@ def rows_frame(rows: Iterable[Row]) -> pd.DataFrame:
     )
 
 
+def ordered(frame: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """The frame with its arms in this order, those included that it does not hold.
+
+    Figures style arms by it: give all frames of a page or report the same `arms`.
+    """
+    kind = pd.CategoricalDtype(list(dict.fromkeys(arms)), ordered=True)
+    return frame.assign(arm=frame["arm"].astype(kind))
+
+
 def merge(summaries: Iterable[RunSummary]) -> RunSummary:
     """Several runs as one: an arm on all its workloads."""
     merged = RunSummary()
@@ -168,7 +177,7 @@ def score_time(steps: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()[columns]
 
 
-def speed_by_context(steps: pd.DataFrame, *, bins: int = 12) -> pd.DataFrame:
+def speed_by_context(steps: pd.DataFrame, *, bins: int | None = None) -> pd.DataFrame:
     """Columns arm, position (middle of its bin), tokens_per_second, steps.
 
     `position` counts the prompt: it is the length of what attention looks at.
@@ -177,13 +186,13 @@ def speed_by_context(steps: pd.DataFrame, *, bins: int = 12) -> pd.DataFrame:
     if steps.empty:
         return pd.DataFrame(columns=columns)
     position = steps["position"].to_numpy(float)
-    edges = np.linspace(position.min(), position.max() + 1, bins + 1)
+    edges = np.linspace(position.min(), position.max() + 1, (bins or _bins(steps)) + 1)
     middle = (edges[:-1] + edges[1:]) / 2
     placed = steps.assign(position=middle[np.digitize(position, edges[1:-1])])
     return _speed(placed, "position")[columns]
 
 
-def speed_over_time(steps: pd.DataFrame, *, bins: int = 24) -> pd.DataFrame:
+def speed_over_time(steps: pd.DataFrame, *, bins: int | None = None) -> pd.DataFrame:
     """Columns arm, share (of a request's time), tokens_per_second, steps.
 
     Requests of different length lie over each other: 0 is the end of prefill, 1 the last token.
@@ -194,8 +203,15 @@ def speed_over_time(steps: pd.DataFrame, *, bins: int = 24) -> pd.DataFrame:
     ordered = steps.sort_values(["arm", "repeat", "request", "step"], kind="stable")
     grouped = ordered.groupby(["arm", "repeat", "request"], observed=True)["wall_ns"]
     middle = (grouped.cumsum() - ordered["wall_ns"] / 2) / grouped.transform("sum")
+    bins = bins or _bins(steps)
     share = (np.minimum((middle * bins).astype(int), bins - 1) + 0.5) / bins
     return _speed(ordered.assign(share=share), "share")[columns]
+
+
+def _bins(steps: pd.DataFrame) -> int:
+    """So many that a bin holds some twenty steps of the arm that has fewest."""
+    fewest = int(steps.groupby("arm", observed=True).size().min())
+    return int(np.clip(fewest // 20, 4, 24))
 
 
 def _speed(steps: pd.DataFrame, by: str) -> pd.DataFrame:

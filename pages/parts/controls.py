@@ -11,6 +11,7 @@ from engine.options import OptionInfo
 from engine.registry import METHODS, describe, method_names
 from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, ChildrenChoice, Dtype, RunSpec, Verify
 from workbench.view.forms import WORKLOAD_LABELS, Prompt, build_spec, changed_options, gallery
+from workbench.view.live import Handle
 
 _OWN = "own"
 _EMBEDDED, _OTHER = "Embedded pair", "Other models"
@@ -45,14 +46,20 @@ def folded_form(method: str) -> dict[str, Any]:
         return {"options": options} | _sampling() | _precision()
 
 
-def start(handle: Any, fields: dict[str, Any]) -> None:
+def start(handle: Handle, fields: dict[str, Any]) -> None:
     """Start a run, or keep the sentence that says why not."""
-    st.session_state["problem"] = None
+    st.session_state["problem"], st.session_state["stopping"] = None, False
     try:
         spec: RunSpec = build_spec(**fields)
         handle.start(spec)
     except UserError as error:
         st.session_state["problem"] = str(error)
+
+
+def stop(handle: Handle) -> None:
+    """Ask the run under way to end, and say so until it has."""
+    st.session_state["stopping"] = True
+    handle.stop()
 
 
 def _pair() -> dict[str, Any]:
@@ -112,7 +119,9 @@ def _field(place: Any, method: str, info: OptionInfo) -> Any:
     label = info.name.replace("_", " ").capitalize()
     common: dict[str, Any] = {"help": info.help, "key": f"{method}/{info.name}"}
     if info.choices:
-        return place.selectbox(label, info.choices, index=info.choices.index(info.default), **common)
+        return place.selectbox(
+            label, info.choices, index=info.choices.index(info.default), **common
+        )
     if info.type == "bool":
         return place.toggle(label, value=info.default, **common)
     if info.type in ("int", "float"):

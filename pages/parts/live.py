@@ -27,7 +27,7 @@ def live_panel(*, active: bool) -> None:
 
 
 def _draw(was_active: bool) -> None:
-    live = current(handle())
+    live = current(handle(), stopping=st.session_state.get("stopping", False))
     with st.container():
         if live.error:
             _say(live.error, title=_NOT_STARTED if live.wrong_input else "The run ended early")

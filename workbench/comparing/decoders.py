@@ -74,6 +74,14 @@ class Site(NamedTuple):
         """The same site with another way of execution."""
         return self._replace(setting=self.setting._replace(execution=execution))
 
+    def pair_of(self, arm: Arm) -> Pair:
+        """The models an arm decodes with. Raises UserError where it needs a draft and none is."""
+        if not arm.needs_draft:
+            return Pair(self.pair.target, None)
+        if self.pair.draft is None:
+            raise UserError(f"{arm.label} needs a draft model; give one with --draft.")
+        return Pair(self.pair.draft, None) if arm.method == DRAFT_ALONE else self.pair
+
     @property
     def sampling(self) -> Sampling:
         """The spec's sampling, checked."""
@@ -136,7 +144,7 @@ class HFDecoder:
         self._assisted = arm.method == HF_ASSISTED
         self._baseline = HFBaseline(
             target=site.pair.target,
-            draft=site.pair.draft if self._assisted else None,
+            draft=site.pair_of(arm).draft,
             sampling=site.sampling,
             cache=site.setting.cache,
             ignore_eos=True,
@@ -192,12 +200,10 @@ def add_totals(summary: RunSummary, decoded: Decoded) -> None:
 
 def _engine(arm: Arm, site: Site) -> Engine:
     from engine.engine import EngineConfig, build_engine
-    from engine.registry import METHODS, parse_options
+    from engine.registry import parse_options
 
     method = PLAIN if arm.method == DRAFT_ALONE else arm.method
-    target = site.pair.draft if arm.method == DRAFT_ALONE else site.pair.target
-    if target is None or (METHODS[method].needs_draft and site.pair.draft is None):
-        raise UserError(f"{arm.label} needs a draft model; give one with --draft.")
+    used = site.pair_of(arm)
     config = EngineConfig(
         method=method,
         options=parse_options(method, arm.options),
@@ -211,4 +217,4 @@ def _engine(arm: Arm, site: Site) -> Engine:
         capacity=site.capacity,
         on_progress=site.on_progress,
     )
-    return build_engine(config, target=target, draft=site.pair.draft)
+    return build_engine(config, target=used.target, draft=used.draft)

@@ -116,9 +116,8 @@ def _open(
         piece=partial(visible_piece, tokenizer), incremental=partial(IncrementalText, tokenizer)
     )
     recorder = QuietRecorder(spec, folder=folder, texts=texts)
-    known = environment.describe(
-        spec, target=site.pair.target, draft=site.pair.draft, mode=decoder.mode
-    )
+    used = site.pair_of(arm)
+    known = environment.describe(spec, target=used.target, draft=used.draft, mode=decoder.mode)
     recorder.begin(mode=decoder.mode, plain_step_ns=plain_step_ns, environment=known)
     run = ArmRun(
         label=arm.label,

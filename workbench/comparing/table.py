@@ -63,7 +63,7 @@ def _arms(heading: str, rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(safe_text(heading)))
     table.title_justify = "left"
     table.add_column("method", overflow="fold")
-    columns = ("tokens/s", "speedup", "95%", "end to end", "latency", "tokens/step", "accepted",
+    columns = ("tokens/s", "speedup", "95%", "end to end", "time saved", "tokens/step", "accepted",
                "lossless", "repeated")  # fmt: skip
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
@@ -88,7 +88,7 @@ def _prompts(rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("prompt", "method"):
         table.add_column(name, overflow="fold")
-    for name in ("tokens/s", "speedup", "latency", "tokens/step", "accepted", "same"):
+    for name in ("tokens/s", "speedup", "time saved", "tokens/step", "accepted", "same"):
         table.add_column(name, justify="right", no_wrap=True)
     requests = [prompt.request for prompt in rows[0].prompts]
     for request in requests:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workbench.comparing.arms import BASELINES, PLAIN
+from workbench.comparing.arms import BASELINES, DRAFT_ALONE, PLAIN
 from workbench.comparing.rows import Row
 from workbench.statistics import Finding, Interval
 
@@ -33,7 +33,8 @@ def percent(share: float | None) -> str:
     """0.423 as 42 %; small shares keep a digit."""
     if share is None or math.isnan(share):
         return DASH
-    return f"{100 * share:.1f} %" if 0 < abs(share) < 0.1 else f"{100 * share:.0f} %"
+    digits = 1 if 0 < abs(share) < 0.0995 else 0
+    return f"{100 * share:.{digits}f} %"
 
 
 def rate(tokens_per_second: float) -> str:
@@ -72,6 +73,8 @@ def finding(row: Row) -> str:
     """An arm's verdict in a few words."""
     if row.method == PLAIN:
         return "the baseline"
+    if row.method == DRAFT_ALONE:
+        return "a bound: another text"
     return {
         Finding.PAYS: "pays",
         Finding.COSTS: "does not pay",

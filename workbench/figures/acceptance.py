@@ -23,8 +23,7 @@ def tokens_per_step(rows: pd.DataFrame, *, theme: ThemeName = "light") -> go.Fig
     arms = list(dict.fromkeys(drawn["arm"]))
     workloads = list(dict.fromkeys(drawn["workload"]))
     found = look.figure(theme, height=80 + look.ROW_HEIGHT * len(arms) * min(2, len(workloads)))
-    for workload, style in look.arm_styles(workloads, theme).items():
-        part = drawn[drawn["workload"] == workload]
+    for workload, style, part in look.parts(drawn, theme, by="workload"):
         found.add_bar(
             x=part["tokens_per_step"].to_numpy(),
             y=[look.plain(arm, most=44) for arm in part["arm"]],
@@ -53,8 +52,7 @@ def accepted_histogram(histogram: pd.DataFrame, *, theme: ThemeName = "light") -
     if histogram.empty or histogram["accepted"].max() == 0:
         return look.empty(theme, _NOTHING_DRAFTED)
     found = look.figure(theme, barmode="group", bargap=0.2)
-    for arm, style in look.arm_styles(list(histogram["arm"]), theme).items():
-        part = histogram[histogram["arm"] == arm]
+    for arm, style, part in look.parts(histogram, theme):
         found.add_bar(
             x=part["accepted"].to_numpy(),
             y=part["share"].to_numpy(),
@@ -105,8 +103,7 @@ def reliability(bins: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
         showlegend=False,
     )
     largest = float(bins["count"].max())
-    for arm, style in look.arm_styles(list(bins["arm"]), theme).items():
-        part = bins[bins["arm"] == arm]
+    for arm, style, part in look.parts(bins, theme):
         found.add_scatter(
             x=part["probability"].to_numpy(),
             y=part["share"].to_numpy(),
@@ -138,8 +135,7 @@ def _shares(shares: pd.DataFrame, by: str, theme: ThemeName) -> go.Figure:
     if shares.empty:
         return look.empty(theme, _NOTHING_DRAFTED)
     found = look.figure(theme)
-    for arm, style in look.arm_styles(list(shares["arm"]), theme).items():
-        part = shares[shares["arm"] == arm]
+    for arm, style, part in look.parts(shares, theme):
         found.add_scatter(
             x=part[by].to_numpy(),
             y=part["share"].to_numpy(),

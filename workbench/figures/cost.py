@@ -20,7 +20,7 @@ def stage_shares(stages: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figu
     if stages.empty or stages["ms"].sum() == 0:
         return look.empty(theme, "Stage times were not measured.")
     arms = list(dict.fromkeys(stages["arm"]))
-    found = look.figure(theme, height=90 + look.ROW_HEIGHT * len(arms), barmode="stack")
+    found = look.figure(theme, height=150 + look.ROW_HEIGHT * len(arms), barmode="stack")
     for stage, part in stages.groupby("stage", sort=False):
         if part["ms"].sum() == 0:
             continue
@@ -57,9 +57,9 @@ def stage_waterfall(costs: pd.DataFrame, *, theme: ThemeName = "light") -> go.Fi
     if costs.empty:
         return look.empty(theme, "Stage times were not measured.")
     palette = THEMES[theme]
-    found = look.figure(theme, height=100 + look.ROW_HEIGHT * len(costs), barmode="stack")
+    found = look.figure(theme, height=140 + look.ROW_HEIGHT * len(costs), barmode="stack")
     left = {
-        _Part("left over", palette.accepted, ""): costs["measured"],
+        _Part("measured speedup", palette.accepted, ""): costs["measured"],
         _Part("lost to the rest", palette.other, "-"): costs["drafted"] - costs["measured"],
         _Part("lost to drafting", palette.draft, "/"): costs["scored"] - costs["drafted"],
         _Part("lost to scoring", palette.ink, "\\"): costs["ideal"] - costs["scored"],
@@ -98,8 +98,7 @@ def score_time(times: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
     if times.empty:
         return look.empty(theme, "These runs hold no steps.")
     found = look.figure(theme)
-    for arm, style in look.arm_styles(list(times["arm"]), theme).items():
-        part = times[times["arm"] == arm]
+    for arm, style, part in look.parts(times, theme):
         found.add_scatter(
             x=part["nodes"].to_numpy(),
             y=part["ms"].to_numpy(),

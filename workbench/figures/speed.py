@@ -77,8 +77,7 @@ def frontier(rows: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
         hoverinfo="skip",
         showlegend=False,
     )
-    for arm, style in look.arm_styles(list(drawn["arm"]), theme).items():
-        part = drawn[drawn["arm"] == arm]
+    for arm, style, part in look.parts(drawn, theme):
         found.add_scatter(
             x=part["nodes"].to_numpy(),
             y=part["speedup"].to_numpy(),
@@ -128,8 +127,7 @@ def _lines(speed: pd.DataFrame, by: str, theme: ThemeName) -> go.Figure:
     if speed.empty:
         return look.empty(theme, "These runs hold no steps.")
     found = look.figure(theme)
-    for arm, style in look.arm_styles(list(speed["arm"]), theme).items():
-        part = speed[speed["arm"] == arm]
+    for arm, style, part in look.parts(speed, theme):
         found.add_scatter(
             x=part[by].to_numpy(),
             y=part["tokens_per_second"].to_numpy(),

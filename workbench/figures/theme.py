@@ -8,9 +8,10 @@ in the tree view.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.view.theme import THEMES, ThemeName
@@ -58,8 +59,14 @@ class ArmStyle(NamedTuple):
     dash: str
 
 
-def arm_styles(arms: Sequence[str], theme: ThemeName) -> dict[str, ArmStyle]:
-    """A style for each distinct arm, in order: the same arm looks alike in all figures."""
+def arm_styles(arms: Sequence[str] | pd.Series, theme: ThemeName) -> dict[str, ArmStyle]:
+    """A style for each distinct arm, in order.
+
+    A categorical column also has a style for the arms it does not hold, so that an arm looks
+    alike in all figures of a report, whichever arms stand beside it.
+    """
+    if isinstance(arms, pd.Series) and isinstance(arms.dtype, pd.CategoricalDtype):
+        arms = list(arms.dtype.categories)
     colours = _ARMS[theme]
     return {
         arm: ArmStyle(
@@ -69,6 +76,16 @@ def arm_styles(arms: Sequence[str], theme: ThemeName) -> dict[str, ArmStyle]:
         )
         for at, arm in enumerate(dict.fromkeys(arms))
     }
+
+
+def parts(
+    frame: pd.DataFrame, theme: ThemeName, *, by: str = "arm"
+) -> Iterator[tuple[str, ArmStyle, pd.DataFrame]]:
+    """Each arm of a frame with its style and its rows; arms without rows are passed over."""
+    for arm, style in arm_styles(frame[by], theme).items():
+        part = frame[frame[by] == arm]
+        if not part.empty:
+            yield arm, style, part
 
 
 def stage_colour(stage: str, theme: ThemeName) -> str:
@@ -101,10 +118,10 @@ def figure(theme: ThemeName, *, height: int = HEIGHT, **layout: Any) -> go.Figur
     axis = {
         "gridcolor": palette.line,
         "linecolor": palette.line,
-        "zerolinecolor": palette.line,
         "tickcolor": palette.line,
         "title": {"font": {"size": 12, "color": palette.mute}, "standoff": 8},
         "automargin": True,
+        "zeroline": False,
     }
     found = go.Figure()
     found.update_layout(

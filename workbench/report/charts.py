@@ -8,6 +8,7 @@ import pandas as pd
 
 from workbench import figures, frames, metrics
 from workbench.comparing import wording
+from workbench.comparing.arms import DRAFT_ALONE
 from workbench.comparing.rows import Row
 from workbench.events import RunSummary
 from workbench.frames import RunFrames
@@ -19,7 +20,9 @@ _OVERHEAD = ("verify", "commit", "record", "unaccounted")
 
 def comparison_charts(rows: Sequence[Row], detail: Sequence[Row]) -> list[Chart]:
     """Charts of speedups: of all rows, and of the setting looked at in detail."""
-    table = frames.rows_frame(rows)
+    arms = [row.method for row in rows]
+    # the draft alone writes another text, far faster: it would squeeze the scale of all others
+    table = frames.rows_frame([row for row in rows if row.method != DRAFT_ALONE])
     charts = [
         Chart(
             "Speedup",
@@ -28,7 +31,7 @@ def comparison_charts(rows: Sequence[Row], detail: Sequence[Row]) -> list[Chart]
             wide=True,
         )
     ]
-    own = frames.rows_frame(detail)
+    own = frames.ordered(frames.rows_frame(detail), arms)
     costs = frames.waterfalls(detail)
     if not costs.empty:
         charts += [
@@ -51,8 +54,11 @@ def comparison_charts(rows: Sequence[Row], detail: Sequence[Row]) -> list[Chart]
     return charts
 
 
-def run_charts(summaries: Mapping[str, RunSummary], data: RunFrames) -> list[Chart]:
-    """Charts of what happened in the runs, by arm."""
+def run_charts(
+    summaries: Mapping[str, RunSummary], data: RunFrames, *, arms: Sequence[str] = ()
+) -> list[Chart]:
+    """Charts of what happened in the runs, by arm. `arms` is the order all charts keep."""
+    arms = arms or list(summaries)
     drafting = {arm: summary for arm, summary in summaries.items() if summary.drafted}
     stepped = {arm: summary for arm, summary in summaries.items() if summary.stages_ns}
     stages = frames.stage_times(stepped)
@@ -64,16 +70,19 @@ def run_charts(summaries: Mapping[str, RunSummary], data: RunFrames) -> list[Cha
         )
     ]
     if drafting and not data.nodes.empty:
-        charts += _acceptance_charts(drafting, data.nodes)
+        charts += _acceptance_charts(drafting, frames.ordered(data.nodes, arms), arms)
     if not data.steps.empty:
-        charts += _step_charts(data.steps)
+        charts += _step_charts(frames.ordered(data.steps, arms))
     return charts
 
 
-def _acceptance_charts(drafting: Mapping[str, RunSummary], nodes: pd.DataFrame) -> list[Chart]:
+def _acceptance_charts(
+    drafting: Mapping[str, RunSummary], nodes: pd.DataFrame, arms: Sequence[str]
+) -> list[Chart]:
     seen = {arm: summary for arm, summary in drafting.items() if summary.histogram}
-    histogram = frames.accepted_histogram(seen)
-    by_depth, by_rank = frames.acceptance_by(seen, "depth"), frames.acceptance_by(seen, "rank")
+    histogram = frames.ordered(frames.accepted_histogram(seen), arms)
+    by_depth = frames.ordered(frames.acceptance_by(seen, "depth"), arms)
+    by_rank = frames.ordered(frames.acceptance_by(seen, "rank"), arms)
     bins = frames.reliability(nodes)
     return [
         Chart(
@@ -103,12 +112,13 @@ def _acceptance_charts(drafting: Mapping[str, RunSummary], nodes: pd.DataFrame) 
 def _step_charts(steps: pd.DataFrame) -> list[Chart]:
     times = frames.score_time(steps)
     over_time, by_context = frames.speed_over_time(steps), frames.speed_by_context(steps)
+    sizes = Chart(
+        "Score time against nodes",
+        _read_score_time(times),
+        lambda theme: figures.score_time(times, theme=theme),
+    )
     return [
-        Chart(
-            "Score time against nodes",
-            _read_score_time(times),
-            lambda theme: figures.score_time(times, theme=theme),
-        ),
+        *([sizes] if times["nodes"].nunique() > 1 else []),
         Chart(
             "Speed along a request",
             "Kept tokens by wall time, from the end of prefill to the last token, requests laid "
@@ -222,7 +232,9 @@ def _read_reliability(bins: pd.DataFrame) -> str:
     if bins.empty:
         return ""
     gap = (bins["probability"] - bins["share"]) * bins["count"]
-    by_arm = gap.groupby(bins["arm"]).sum() / bins.groupby("arm")["count"].sum()
+    by_arm = gap.groupby(bins["arm"], observed=True).sum() / (
+        bins.groupby("arm", observed=True)["count"].sum()
+    )
     at = int(by_arm.abs().argmax())
     arm, points = by_arm.index[at], 100 * float(by_arm.iloc[at])
     if abs(points) < 1:

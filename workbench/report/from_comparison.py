@@ -27,6 +27,7 @@ _TONES = {
 }
 _MOST_DIFFERENCES = 40
 _MOST_DETAILED = 8
+_FEW_PROMPTS = 6
 
 
 def report_on_comparison(comparison: Comparison, runs: Path | None = None) -> Report:
@@ -75,7 +76,8 @@ def _add_runs(
         )
         for method in dict.fromkeys(names.values())
     }
-    report.charts += run_charts(by_arm, frames.load_frames(names, runs))
+    data = frames.load_frames(names, runs)
+    report.charts += run_charts(by_arm, data, arms=[row.method for row in rows(comparison)])
     if best is not None:
         with open_run(best.run_id, runs) as run:
             report.sample = sample_text(run, best.method)
@@ -98,6 +100,8 @@ def _worth_a_line(detail: Sequence[Row]) -> set[str]:
 
 def _facts(best: Row | None, table: Sequence[Row]) -> list[str]:
     facts = [wording.reason(best)] if best else []
+    if best and best.requests < _FEW_PROMPTS:
+        facts.append(f"{wording.count(best.requests, 'prompt')}: take the interval as a rough one")
     facts += [f"with prefill included {wording.ratio_with_bounds(best.end_to_end)}"] if best else []
     return [fact for fact in [*facts, wording.lossless_summary(table)] if fact]
 
@@ -119,8 +123,8 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def _arms(heading: str, part: Sequence[Row]) -> Table:
-    names = ("tokens/s", "speedup", "95%", "end to end", "latency", "tokens per step", "accepted",
-             "lossless", "repetition", "spread")  # fmt: skip
+    names = ("tokens/s", "speedup", "95%", "end to end", "time saved", "tokens per step",
+             "accepted", "lossless", "repetition", "spread")  # fmt: skip
     best = wording.best(part)
     return Table(
         heading=heading,

@@ -38,7 +38,7 @@ def _report(infos: list[RunInfo], readers: list[RunReader], runs: Path | None) -
         made=", ".join(
             f"{info.run_id} ({info.started[:16].replace('T', ' ')} UTC)" for info in infos
         ),
-        verdict=_verdict(first, summaries[arms[first.run_id]], many=len(infos) > 1),
+        verdict=_verdict(infos, arms[first.run_id], summaries[arms[first.run_id]]),
         tone="open",
         facts=_facts(first, summaries[arms[first.run_id]]) if len(infos) == 1 else [],
         warnings=[
@@ -74,14 +74,17 @@ def _summary(info: RunInfo) -> RunSummary:
     return RunSummary(**{name: value for name, value in info.summary.items() if name in known})
 
 
-def _verdict(info: RunInfo, summary: RunSummary, *, many: bool) -> str:
-    if many:
+def _verdict(infos: Sequence[RunInfo], arm: str, summary: RunSummary) -> str:
+    if len(infos) > 1:
         return (
             "These runs were not measured against each other; a speedup takes a paired comparison: "
             "draftree compare."
         )
+    info = infos[0]
+    if not summary.steps:
+        return f"{arm} decoded nothing."
     speed = (
-        f"{info.spec.method} made {summary.tokens_per_step:.2f} tokens per step and "
+        f"{arm} made {summary.tokens_per_step:.2f} tokens per step and "
         f"{wording.rate(summary.tokens_per_second)} tokens per second"
     )
     estimate = metrics.live_speedup(summary, info.plain_step_ns)

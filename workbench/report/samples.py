@@ -39,15 +39,9 @@ def sample_text(run: RunReader, arm: str) -> Sample | None:
         prompt=("… " if len(tail) < len(prompt) else "") + safe_text(tail),
         pieces=[
             Piece(safe_text(text), origin)
-            for text, origin in zip(_texts(tokens), tokens["origin"], strict=True)
+            for text, origin in zip(tokens["text"], tokens["origin"], strict=True)
         ],
     )
-
-
-def _texts(tokens: pd.DataFrame) -> list[str]:
-    """The text each token adds where it is stored, else its piece."""
-    column = "emitted_text" if "emitted_text" in tokens else "text"
-    return [str(text) if isinstance(text, str) else "" for text in tokens[column]]
 
 
 def sample_trees(run: RunReader, arm: str) -> list[Chart]:

@@ -49,6 +49,8 @@ def headline(live: Live) -> dict[str, Any]:
     """`state`, a sentence; `detail` and `setup`, lines below it; `fraction` of the work done."""
     summary, spec, setup = live.summary, live.spec, _setup(live)
     most = spec.max_new_tokens if spec else 0
+    if live.stopping:
+        return {"state": "Stopping …", "detail": setup, "setup": "", "fraction": None}
     if live.active and summary.steps:
         state = f"Decoding: {summary.kept} of {most} tokens"
         fraction = min(1.0, summary.kept / most)

@@ -29,6 +29,7 @@ class Live:
 
     status: str = IDLE  # idle, example, starting, running, or a RunStatus
     active: bool = False
+    stopping: bool = False  # asked to end, and not there yet
     run_id: str = ""
     spec: RunSpec | None = None
     mode: str = ""  # eager or compiled
@@ -43,23 +44,28 @@ class Live:
     wrong_input: bool = False  # the error is about the spec; nothing was decoded
 
 
-def current(handle: Handle) -> Live:
-    """What there is to see now: the handle's run, or the stored example before the first."""
+def current(handle: Handle, *, stopping: bool = False) -> Live:
+    """What there is to see now: the handle's run, or the stored example before the first.
+
+    `stopping` says that whoever looks has pressed Stop.
+    """
     busy = handle.active  # asked first: a run that ends in between is drawn once more
     snapshot = handle.snapshot()
     if snapshot.status == IDLE and not busy:
         from workbench.view.example import example
 
         return example()
-    return from_snapshot(snapshot, busy=busy)
+    return from_snapshot(snapshot, busy=busy, stopping=stopping)
 
 
-def from_snapshot(snapshot: Snapshot, *, busy: bool = False) -> Live:
+def from_snapshot(snapshot: Snapshot, *, busy: bool = False, stopping: bool = False) -> Live:
     """A snapshot in the view's words."""
     views = list(snapshot.requests.values())
+    active = busy or snapshot.active
     return Live(
         status=snapshot.status,
-        active=busy or snapshot.active,
+        active=active,
+        stopping=active and stopping,
         run_id=snapshot.run_id,
         spec=snapshot.spec,
         mode=snapshot.mode,
