@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ _INDUCTOR = {
 }
 
 OnProgress = Callable[[str, str, float | None], None]
+
+#: forwards in use by model and packages: the arms of a comparison share one copy of the weights
+_in_use: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple[Path, ...], CompiledForward]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def kinds_for(batch: int) -> tuple[str, ...]:
@@ -81,8 +87,12 @@ def forward_for(loaded: LoadedModel, batch: int, on_progress: OnProgress) -> Com
 
     `on_progress` may raise to cancel.
     """
-    kinds = kinds_for(batch)
-    missing = [kind for kind in kinds if not package_path(loaded, kind).is_file()]
+    packages = {kind: package_path(loaded, kind) for kind in kinds_for(batch)}
+    shared = _in_use.setdefault(loaded.model, {})
+    key = tuple(packages.values())
+    if key in shared:
+        return shared[key]
+    missing = [kind for kind, path in packages.items() if not path.is_file()]
     if missing:
         if reason := why_not(loaded):
             logger.warning("%s", reason)
@@ -90,11 +100,12 @@ def forward_for(loaded: LoadedModel, batch: int, on_progress: OnProgress) -> Com
         if not _compile_apart(loaded, missing, on_progress):
             return None
     try:
-        return CompiledForward(loaded, {kind: package_path(loaded, kind) for kind in kinds})
+        shared[key] = CompiledForward(loaded, packages)
+        return shared[key]
     except (RuntimeError, OSError) as error:
         logger.warning("a compiled forward of %s does not load: %s", loaded.name, error)
-        for kind in kinds:
-            package_path(loaded, kind).unlink(missing_ok=True)
+        for path in packages.values():
+            path.unlink(missing_ok=True)
         return None
 
 

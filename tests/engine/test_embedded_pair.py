@@ -1,0 +1,118 @@
+"""Losslessness on the embedded pair in float32: every method and policy, greedy and sampled.
+
+The output must equal plain decoding token for token; greedy also Hugging Face `generate`.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from engine.models import load_model
+from engine.paths import data_folder
+from engine.registry import method_names
+from engine.requests import Request
+from engine.sampling import Sampling
+from tests.engine.test_contract import SETTINGS
+from tests.engine.tiny import decode_all, engine_for, tokens_of
+
+pytestmark = pytest.mark.slow
+NEW_TOKENS = 32
+GREEDY, WARM = Sampling(), Sampling(temperature=0.8, seed=3)
+CASES = [
+    pytest.param(
+        method, options, id=f"{method}-{'-'.join(map(str, options.values())) or 'default'}"
+    )
+    for method in method_names()
+    for options in [{}, *SETTINGS.get(method, [])]
+]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return [load_model(name, device="cpu") for name in ("pycode-target", "pycode-draft")]
+
+
+@pytest.fixture(scope="module")
+def wanted(pair):
+    """Held-out code, cut to different lengths."""
+    lines = (data_folder() / "prompts" / "code.jsonl").read_text().splitlines()
+    prompts = [json.loads(line)["turns"][0] for line in lines[:4]]
+    ids = [pair[0].tokenizer.encode(prompt) for prompt in prompts]
+    return [
+        Request(i, "", tuple(tokens[-(40 + 25 * i) :]), NEW_TOKENS) for i, tokens in enumerate(ids)
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain(pair, wanted):
+    return {
+        sampling: tokens_of(
+            decode_all(engine_for("autoregressive", {}, *pair, sampling=sampling), wanted)[0]
+        )
+        for sampling in (GREEDY, WARM)
+    }
+
+
+@pytest.mark.parametrize(("method", "options"), CASES)
+@pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "t0.8"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_same_tokens_as_plain_decoding(pair, wanted, plain, method, options, sampling, batch):
+    engine = engine_for(
+        method, options, *pair, sampling=sampling, batch=batch, ignore_eos=True, capacity=256
+    )
+    done, steps = decode_all(engine, wanted)
+    assert tokens_of(done) == plain[sampling]
+    if method != "autoregressive":
+        assert len(steps) < 4 * NEW_TOKENS
+
+
+def test_greedy_equals_hugging_face_generate(pair, wanted, plain):
+    for request in wanted:
+        prompt = torch.tensor([request.prompt_ids])
+        out = pair[0].model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, eos_token_id=None,
+            max_new_tokens=NEW_TOKENS, pad_token_id=0,
+        )  # fmt: skip
+        assert plain[GREEDY][request.index] == out[0, prompt.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("rule", ["multi-step", "without-replacement"])
+def test_sampled_rules_have_the_targets_law(rule):
+    """Chi-square of two tokens of 1,500 seeds against the law that a real model gives them."""
+    import numpy as np
+
+    from engine.sampling import warp
+    from tests.engine.tiny import VOCAB, near, tiny
+
+    target = tiny(seed=6)
+    sampling = Sampling(temperature=2.5, top_k=3)
+    prompt = (5, 9, 2)
+
+    def law(tokens: tuple[int, ...]) -> np.ndarray:
+        with torch.inference_mode():
+            logits = target.model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
+        return np.exp(warp(logits.numpy(), sampling))
+
+    first = law(prompt)
+    expected = {
+        (a, b): first[a] * p
+        for a in range(VOCAB) if first[a] > 0
+        for b, p in enumerate(law((*prompt, a))) if p > 0
+    }  # fmt: skip
+    engine = engine_for(
+        "static-tree", {"expansion": "2,2"}, target, near(target, noise=0.5),
+        sampling=sampling, verify=rule, batch=16,
+    )  # fmt: skip
+    runs = 1500
+    done, steps = decode_all(engine, [Request(i, "", prompt, 3) for i in range(runs)])
+    counts = dict.fromkeys(expected, 0)
+    for tokens in tokens_of(done).values():
+        counts[tuple(tokens[:2])] += 1  # KeyError: a pair the target never emits
+    statistic = sum((counts[k] - runs * p) ** 2 / (runs * p) for k, p in expected.items())
+    assert len(expected) == 9
+    assert statistic < 26.1  # 99.9th percentile with 8 degrees of freedom
+    accepted = sum(step.verdict.num_accepted for step in steps)
+    assert 0.1 < accepted / len(steps) < 1.9, "the draft must be right now and then, not always"
