@@ -24,7 +24,7 @@ import torch
 import transformers
 
 from engine.errors import UserError
-from engine.forward import HFStep
+from engine.forward import HFStep, Logits
 from engine.models import DTYPES, LoadedModel, load_model
 from engine.paths import cache_folder
 
@@ -60,7 +60,7 @@ def package_path(loaded: LoadedModel, kind: str) -> Path:
     parts = (
         loaded.content_hash, type(loaded.model).__name__, loaded.dtype, loaded.window, kind,
         torch.__version__, transformers.__version__, torch.get_num_threads(),
-        torch.backends.cpu.get_cpu_capability(), _processor(), sorted(_INDUCTOR.items()), 1,
+        torch.backends.cpu.get_cpu_capability(), _processor(), sorted(_INDUCTOR.items()), 2,
     )  # fmt: skip
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return cache_folder() / "compiled" / f"{loaded.name.replace('/', '--')}-{kind}-{digest}.pt2"
@@ -136,12 +136,12 @@ class CompiledForward:
         masks: list[torch.Tensor],
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
-    ) -> torch.Tensor:
+    ) -> Logits:
         if self._batch:
             kind = BATCH
         else:
             kind = SINGLE if ids_BN.shape[1] == 1 else TREE
-        return self._run[kind]([ids_BN, positions_BN, rows_BN, *masks, *keys, *values])[0]
+        return Logits(*self._run[kind]([ids_BN, positions_BN, rows_BN, *masks, *keys, *values]))
 
     def _measure(self, loaded: LoadedModel) -> dict[int, int]:
         """Sizes that run faster padded: blocked matrix kernels like some row counts better."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -71,6 +71,13 @@ class ShapeProbe(Cache):
         return 0
 
 
+class Logits(NamedTuple):
+    """Outcome of a pass. The norms come along because a compiled pass has them almost for free."""
+
+    logits_BNV: torch.Tensor
+    log_norm_BN: torch.Tensor  # float32, logsumexp of each row
+
+
 class Forward(Protocol):
     """A forward pass: what the runner calls, whatever runs underneath."""
 
@@ -88,8 +95,8 @@ class Forward(Protocol):
         masks: list[torch.Tensor],  # (B, 1, N, L) each: plain, and windowed where needed
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
-    ) -> torch.Tensor:
-        """Logits (B, N, V); keys and values of the new rows are written in place."""
+    ) -> Logits:
+        """Score the nodes; keys and values of their rows are written in place."""
 
 
 class HFStep(nn.Module):
@@ -109,12 +116,12 @@ class HFStep(nn.Module):
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
         logits_to_keep: int = 0,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         mask: Any = masks[-1]
         if self.windowed_dict:
             mask = {"full_attention": masks[0], "sliding_attention": masks[1]}
         extra = {"logits_to_keep": logits_to_keep} if logits_to_keep else {}
-        return self.model(
+        logits = self.model(
             input_ids=ids_BN,
             position_ids=positions_BN,
             attention_mask=mask,
@@ -122,6 +129,7 @@ class HFStep(nn.Module):
             use_cache=True,
             **extra,
         ).logits
+        return logits, torch.logsumexp(logits.float(), -1)
 
 
 class EagerForward:
@@ -146,14 +154,7 @@ class EagerForward:
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
         logits_to_keep: int = 0,
-    ) -> torch.Tensor:
+    ) -> Logits:
+        keep = logits_to_keep if self._can_keep else 0
         with torch.inference_mode():
-            return self.step(
-                ids_BN,
-                positions_BN,
-                rows_BN,
-                masks,
-                keys,
-                values,
-                logits_to_keep if self._can_keep else 0,
-            )
+            return Logits(*self.step(ids_BN, positions_BN, rows_BN, masks, keys, values, keep))

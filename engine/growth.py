@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,13 @@ class Noise:
             del self._by_position[old]
 
 
+class Row(NamedTuple):
+    """Draft logits after one node."""
+
+    logits_V: np.ndarray
+    log_norm: float  # their logsumexp
+
+
 @dataclass(slots=True)
 class Chooser:
     """Chooses children of nodes of one request's tree.
@@ -50,14 +58,8 @@ class Chooser:
     position: int
     with_replacement: bool = True  # SAMPLED: i.i.d. draws (rule 2) or distinct ones (rule 3)
 
-    def log_q(self, logits_V: np.ndarray) -> np.ndarray:
-        """The draft's log-distribution: warped like the target's where children are random."""
-        if self.kind is Children.FIXED:
-            return log_softmax(logits_V)
-        return warp(logits_V, self.sampling)
-
     def choose(
-        self, growth: Growth, node: int, logits_V: np.ndarray, count: int
+        self, growth: Growth, node: int, row: Row, count: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Up to `count` children, best first: tokens, log q, and the score policies rank by.
 
@@ -66,12 +68,12 @@ class Chooser:
         """
         position = self.position + growth.depth[node]
         if self.kind is Children.FIXED:
-            tokens, logprobs = top_k(logits_V, count)
+            tokens, logprobs = top_k(row.logits_V, count, row.log_norm)
             return tokens, logprobs, logprobs
-        log_q = self.log_q(logits_V)
+        log_q = warp(row.logits_V, self.sampling)  # as the target's will be
         if self.kind is Children.COUPLED:
             perturbed = log_q + self.noise.at(position)
-            tokens, scores = top_k(perturbed, count)
+            tokens, scores = top_k(perturbed, count, logsumexp(perturbed))
             keep = np.isfinite(scores)
             return tokens[keep], log_q[tokens[keep]], scores[keep]
         q = np.exp(log_q)
@@ -193,14 +195,14 @@ class Growth:
         )
 
 
-def log_softmax(logits_V: np.ndarray) -> np.ndarray:
-    """Log-probabilities of one row of logits, in its own dtype."""
-    shifted = logits_V - logits_V.max()
-    return shifted - np.log(np.exp(shifted).sum())
+def logsumexp(scores_V: np.ndarray) -> float:
+    """log sum exp of one row."""
+    top = scores_V.max()
+    return float(top + np.log(np.exp(scores_V - top).sum()))
 
 
-def top_k(scores_V: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` best tokens, best first (ties: lower id), and their log-softmax."""
+def top_k(scores_V: np.ndarray, count: int, log_norm: float) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` best tokens, best first (ties: lower id), and their scores less `log_norm`."""
     count = min(count, len(scores_V))
     if count <= FEW:  # a maximum at a time beats a partition
         rest = scores_V if count == 1 else scores_V.copy()
@@ -212,6 +214,4 @@ def top_k(scores_V: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     else:
         tokens = np.argpartition(-scores_V, count - 1)[:count]
         tokens = tokens[np.lexsort((tokens, -scores_V[tokens]))]
-    top = scores_V[tokens[0]]
-    total = np.log(np.exp(scores_V - top).sum())
-    return tokens, scores_V[tokens] - top - total
+    return tokens, scores_V[tokens] - log_norm

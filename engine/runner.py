@@ -13,7 +13,7 @@ import torch
 
 from cuda_ext.mask import fill_tree_inputs
 from engine.errors import DecodeError
-from engine.forward import EagerForward, Forward, ShapeProbe
+from engine.forward import EagerForward, Forward, Logits, ShapeProbe
 from engine.models import DTYPES, LoadedModel
 
 PREFILL_CHUNK = 512
@@ -55,6 +55,8 @@ class TreeRunner:
         self.num_slots = num_slots
         self._dtype = DTYPES[loaded.dtype]
         self._device = torch.device(loaded.device)
+        #: the inputs' own memory serves as it is
+        self._plain_cpu = self._dtype is torch.float32 and self._device.type == "cpu"
         #: all layers as one tensor (2 x layers, slots, rows, features), where they are alike
         self._all_layers: torch.Tensor | None = None
         self.keys, self.values = self._allocate()
@@ -139,29 +141,18 @@ class TreeRunner:
 
     # -- one pass ------------------------------------------------------------------------------
 
-    def forward(self, nodes: dict[int, Nodes]) -> torch.Tensor:
+    def forward(self, nodes: dict[int, Nodes]) -> Logits:
         """Run new tree nodes of several slots in one pass.
 
-        Returns logits (B, N, V): row b is slot b, its first nodes are those given, the rest is
-        padding. Raises DecodeError where a slot would overflow.
+        Row b of the outcome is slot b; its first nodes are those given, the rest is padding.
+        Raises DecodeError where a slot would overflow.
         """
         for slot, new in nodes.items():
             self._tree_tokens[slot].extend(int(t) for t in new.tokens_N)
             self._tree_parents[slot].extend(int(p) for p in new.parents_N)
-        if self.use_cache:
-            return self._pass(nodes)
-        whole, skip = {}, {}
-        for slot, new in nodes.items():
-            prefix = self._history[slot]
-            parents = list(range(-1, len(prefix) - 1))
-            parents += [
-                len(prefix) + p if p >= 0 else len(prefix) - 1 for p in self._tree_parents[slot]
-            ]
-            whole[slot] = Nodes(prefix + self._tree_tokens[slot], parents)
-            skip[slot] = len(whole[slot].tokens_N) - len(new.tokens_N)
-        return self._recompute(whole, skip, nodes)
+        return self._pass(nodes) if self.use_cache else self._recompute(nodes)
 
-    def _pass(self, nodes: dict[int, Nodes]) -> torch.Tensor:
+    def _pass(self, nodes: dict[int, Nodes]) -> Logits:
         slots = max(max(nodes) + 1, self.run.min_slots)
         widest = max(len(new.tokens_N) for new in nodes.values())
         num_nodes = self.run.envelope(widest, slots)
@@ -190,52 +181,52 @@ class TreeRunner:
         )  # fmt: skip
         for slot, new in nodes.items():
             self.count_B[slot] += len(new.tokens_N)
-        if self._dtype is not torch.float32 or self._device.type != "cpu":
+        ids, positions, rows = buffers.ids, buffers.positions, buffers.rows
+        if not self._plain_cpu:
+            ids, positions, rows = (
+                t.to(self._device, non_blocking=True) for t in (ids, positions, rows)
+            )
             masks = [mask.to(self._device, self._dtype, non_blocking=True) for mask in masks]
-        return self.run(
-            buffers.ids.to(self._device, non_blocking=True),
-            buffers.positions.to(self._device, non_blocking=True),
-            buffers.rows.to(self._device, non_blocking=True),
-            masks,
-            self.keys,
-            self.values,
-        )
+        return self.run(ids, positions, rows, masks, self.keys, self.values)
 
-    def _recompute(
-        self, whole: dict[int, Nodes], skip: dict[int, int], nodes: dict[int, Nodes]
-    ) -> torch.Tensor:
+    def _recompute(self, nodes: dict[int, Nodes]) -> Logits:
         """The same pass with prefix and tree run from nothing, a slot at a time, eagerly."""
-        widest = max(len(new.tokens_N) for new in nodes.values())
-        vocab_size = self.loaded.vocab_size
-        out = torch.zeros(
-            max(nodes) + 1, widest, vocab_size, dtype=self._dtype, device=self._device
-        )
-        for slot, new in whole.items():
-            total = len(new.tokens_N)
-            parents = np.asarray(new.parents_N)
-            prefix = len(self._history[slot])
+        parts: dict[int, Logits] = {}
+        for slot, new in nodes.items():
+            tokens = self._history[slot] + self._tree_tokens[slot]
+            prefix, total = len(self._history[slot]), len(tokens)
             allowed = np.tril(np.ones((total, total), bool))
             depth = np.arange(total)
-            for node in range(prefix, total):
-                parent = parents[node]
-                allowed[node] = allowed[parent] if parent >= 0 else False
+            for row, parent in enumerate(self._tree_parents[slot]):
+                node, above = prefix + row, prefix + parent if parent >= 0 else prefix - 1
+                allowed[node] = allowed[above] if above >= 0 else False
                 allowed[node, node] = True
-                depth[node] = depth[parent] + 1 if parent >= 0 else 0
+                depth[node] = depth[above] + 1 if above >= 0 else 0
             masks = [torch.from_numpy(allowed)]
             if self.loaded.window:
                 near = depth[:, None] - depth[None, :] < self.loaded.window
                 masks.append(torch.from_numpy(allowed & near))
-            logits = self.eager(
-                torch.tensor([list(new.tokens_N)], device=self._device),
+            logits, log_norm = self.eager(
+                torch.tensor([tokens], device=self._device),
                 torch.from_numpy(depth)[None].to(self._device),
                 torch.arange(total, device=self._device)[None],
                 [_additive(m.to(self._device), self._dtype)[None, None] for m in masks],
                 [kv[slot : slot + 1] for kv in self.keys],
                 [kv[slot : slot + 1] for kv in self.values],
-            )[0, skip[slot] :]
-            out[slot, : len(logits)] = logits
-            self.count_B[slot] += len(nodes[slot].tokens_N)
-        return out
+            )
+            count = len(new.tokens_N)
+            parts[slot] = Logits(logits[0, -count:], log_norm[0, -count:])
+            self.count_B[slot] += count
+        widest = max(len(part.log_norm_BN) for part in parts.values())
+        some = next(iter(parts.values())).logits_BNV
+        whole = Logits(
+            some.new_zeros(max(nodes) + 1, widest, some.shape[-1]),
+            torch.zeros(max(nodes) + 1, widest, device=self._device),
+        )
+        for slot, part in parts.items():
+            for into, values in zip(whole, part, strict=True):
+                into[slot, : len(values)] = values
+        return whole
 
     def keep(self, slot: int, rows_A: list[int]) -> None:
         """Commit these tree rows, a path from the prefix down; forget the rest of the tree."""
@@ -318,3 +309,8 @@ def kv_shapes(loaded: LoadedModel) -> list[tuple[int, int, int]]:
             use_cache=True,
         )
     return [probe.shapes[layer] for layer in range(len(probe.shapes))]
+
+
+def to_numpy(values: torch.Tensor) -> np.ndarray:
+    """float32 on the host; a view where it is that already."""
+    return values.detach().to("cpu", torch.float32).numpy()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from engine.errors import DecodeError
-from engine.runner import Nodes, TreeRunner
+from engine.runner import Nodes, TreeRunner, to_numpy
 from engine.tree import TokenTree
 
 
@@ -52,17 +51,16 @@ class Target:
 
     def score(self, trees: dict[int, TokenTree]) -> dict[int, Scores]:
         """One pass over all nodes of all trees. Raises DecodeError on NaN logits."""
-        logits = self.runner.forward(
+        logits, log_norm = self.runner.forward(
             {
                 slot: Nodes(tree.tokens_M[: tree.num_nodes], tree.parents_M[: tree.num_nodes])
                 for slot, tree in trees.items()
             }
         )
-        log_norm = torch.logsumexp(logits.float(), -1).cpu().numpy()
-        host = logits.detach().to("cpu", torch.float32).numpy()
+        norms, host = to_numpy(log_norm), to_numpy(logits)
         out = {}
         for slot, tree in trees.items():
-            norm_N = log_norm[slot, : tree.num_nodes]
+            norm_N = norms[slot, : tree.num_nodes]
             if not np.isfinite(norm_N).all():
                 loaded = self.runner.loaded
                 raise DecodeError(

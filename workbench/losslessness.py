@@ -99,9 +99,7 @@ class _Compared:
         if sampling.greedy:
             self.score_V = logits_V
         else:
-            noise_V = gumbel(
-                sampling, request=request, position=position, vocab_size=len(logits_V)
-            )
+            noise_V = gumbel(sampling, request=request, position=position, vocab_size=len(logits_V))
             self.score_V = warp(logits_V, sampling) + noise_V
 
     @property

@@ -1,7 +1,7 @@
 """Drafting with a draft model: a growth policy per tree, batched passes for all requests.
 
-A policy is a generator over one tree: it yields the nodes it wants expanded, is sent their draft
-logits (F, V), and returns the nodes that stay (None: all). The passes of all requests run together.
+A policy is a generator over one tree: it yields the nodes it wants expanded, is sent a row of draft
+logits for each, and returns the nodes that stay (None: all). Passes of all requests run together.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.drafters.base import DrafterContext, Sequence
-from engine.growth import Chooser, Growth
-from engine.runner import Nodes
+from engine.growth import Chooser, Growth, Row
+from engine.runner import Nodes, to_numpy
 from engine.tree import TokenTree, root_only
 
 if TYPE_CHECKING:
     from engine.records import Verdict
 
-Policy = Generator[list[int], np.ndarray, list[int] | None]
+Policy = Generator[list[int], list[Row], list[int] | None]
 #: (growth, chooser, deepest useful level) -> a running policy
 Grow = Callable[[Growth, Chooser, int], Policy]
 
@@ -88,8 +88,8 @@ class ModelDrafter:
 
     def _expand(
         self, growths: dict[int, Growth], frontier: dict[int, list[int]]
-    ) -> dict[int, np.ndarray]:
-        """One draft pass over the frontier nodes of all requests: logits (F, V) for each."""
+    ) -> dict[int, list[Row]]:
+        """One draft pass over the frontier nodes of all requests: a row for each."""
         batch: dict[int, Nodes] = {}
         for slot, nodes in frontier.items():
             growth = growths[slot]
@@ -108,12 +108,13 @@ class ModelDrafter:
                     growth.row[node] = first + i
             growth.passes += 1
             growth.round += 1
-        logits = self._runner.forward(batch)
+        logits, log_norm = (to_numpy(values) for values in self._runner.forward(batch))
         out = {}
         for slot, nodes in frontier.items():
             end = len(batch[slot].tokens_N)
-            rows = logits[slot, end - len(nodes) : end]
-            out[slot] = to_width(to_numpy(rows), self._context.vocab_size)
+            last = slice(end - len(nodes), end)
+            wide = to_width(logits[slot, last], self._context.vocab_size)
+            out[slot] = list(map(Row, wide, log_norm[slot, last]))
         return out
 
     def _known(self, tokens: list[int]) -> list[int]:
@@ -148,11 +149,3 @@ def to_width(logits_FV: np.ndarray, vocab_size: int) -> np.ndarray:
     if missing < 0:
         return logits_FV[:, :vocab_size]
     return np.pad(logits_FV, ((0, 0), (0, missing)), constant_values=-np.inf)
-
-
-def to_numpy(logits: object) -> np.ndarray:
-    """Logits as float32 on the host; a view where they are that already."""
-    import torch
-
-    assert isinstance(logits, torch.Tensor)
-    return logits.detach().to("cpu", torch.float32).numpy()

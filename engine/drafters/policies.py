@@ -1,7 +1,7 @@
 """How a dynamic tree grows. A policy sees one tree; passes of many requests run together.
 
-Each is a generator: it yields nodes to expand, is sent their draft logits (F, V), and returns the
-nodes that stay. Path scores are sums of log-probabilities, so a child never outscores its parent.
+Each is a generator: it yields nodes to expand, is sent a row of draft logits for each, and returns
+the nodes that stay. Path scores are sums of log-probabilities, so a child never outscores its parent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from engine.drafters.model_drafter import Policy
-from engine.growth import Chooser, Growth
+from engine.growth import Chooser, Growth, Row
 
 if TYPE_CHECKING:
     from engine.drafters.dynamic_tree import Options as Bounds
@@ -33,11 +33,11 @@ class GrowthPolicy(NamedTuple):
 
 
 def _expand(
-    growth: Growth, chooser: Chooser, nodes: Iterable[int], logits_FV: np.ndarray, count: int
+    growth: Growth, chooser: Chooser, nodes: Iterable[int], rows: list[Row], count: int
 ) -> list[int]:
     added: list[int] = []
-    for node, logits_V in zip(nodes, logits_FV, strict=True):
-        added += growth.add_children(node, *chooser.choose(growth, node, logits_V, count))
+    for node, row in zip(nodes, rows, strict=True):
+        added += growth.add_children(node, *chooser.choose(growth, node, row, count))
     return added
 
 
@@ -50,8 +50,8 @@ def eagle2(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int) -> 
     """EAGLE-2 (2406.16858): each level's best `frontier` nodes propose; the best of all stay."""
     frontier = [0]
     for _ in range(max_depth):
-        logits_FV = yield frontier
-        added = _expand(growth, chooser, frontier, logits_FV, bounds.top_k)
+        rows = yield frontier
+        added = _expand(growth, chooser, frontier, rows, bounds.top_k)
         frontier = sorted(_best_of(growth, added, bounds.frontier))
     return growth.best(bounds.nodes)
 
@@ -60,8 +60,8 @@ def opt_tree(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int) -
     """OPT-Tree (2406.17276): the best n paths of all levels so far; stop when their sum stalls."""
     frontier, expected = [0], 0.0
     for _ in range(max_depth):
-        logits_FV = yield frontier
-        _expand(growth, chooser, frontier, logits_FV, bounds.top_k)
+        rows = yield frontier
+        _expand(growth, chooser, frontier, rows, bounds.top_k)
         chosen = growth.best(bounds.nodes)
         total = sum(math.exp(growth.path_score[node]) for node in chosen)
         deepest = growth.depth[-1]
@@ -89,8 +89,8 @@ def best_first(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int)
             frontier.append(node)
         if not frontier:
             break
-        logits_FV = yield sorted(frontier)
-        for child in _expand(growth, chooser, sorted(frontier), logits_FV, bounds.top_k):
+        rows = yield sorted(frontier)
+        for child in _expand(growth, chooser, sorted(frontier), rows, bounds.top_k):
             if growth.depth[child] < max_depth:
                 heapq.heappush(open_nodes, (-growth.path_score[child], child))
     return growth.best(bounds.nodes)
@@ -104,9 +104,9 @@ def grow_and_prune(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: 
         frontier = [n for n in kept if n not in expanded and growth.depth[n] < max_depth]
         if not frontier:
             break
-        logits_FV = yield frontier
+        rows = yield frontier
         count = 2 * bounds.top_k if number == 0 else bounds.top_k  # the root proposes most
-        _expand(growth, chooser, frontier, logits_FV, count)
+        _expand(growth, chooser, frontier, rows, count)
         expanded.update(frontier)
         kept = growth.best(bounds.nodes)
     return growth.best(bounds.nodes)
@@ -130,10 +130,10 @@ def dyspec(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int) -> 
             waiting = sorted(item for item in heap if item[1] not in draws)[: bounds.frontier - 1]
             heap = [item for item in heap if item not in waiting]
             frontier = sorted([node, *(number for _, number in waiting)])
-            logits_FV = yield frontier
+            rows = yield frontier
             passes += 1
-            for number, logits_V in zip(frontier, logits_FV, strict=True):
-                draws[number] = chooser.choose(growth, number, logits_V, bounds.top_k)
+            for number, row in zip(frontier, rows, strict=True):
+                draws[number] = chooser.choose(growth, number, row, bounds.top_k)
                 heap.append((-reach[number], number))
             heapq.heapify(heap)
             continue

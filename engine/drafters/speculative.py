@@ -22,8 +22,8 @@ def chain(options: Options, growth: Growth, chooser: Chooser, max_depth: int) ->
     """One child of one child, `length` deep."""
     node = 0
     for _ in range(min(options.length, max_depth)):
-        (logits_V,) = yield [node]
-        (node,) = growth.add_children(node, *chooser.choose(growth, node, logits_V, 1))
+        (row,) = yield [node]
+        (node,) = growth.add_children(node, *chooser.choose(growth, node, row, 1))
     return None
 
 

@@ -65,12 +65,12 @@ def grow(plan: _Plan, growth: Growth, chooser: Chooser, max_depth: int) -> Polic
         present = [(parent, kids) for parent, kids in level if parent in number]
         if not present:
             break
-        logits_FV = yield [number[parent] for parent, _ in present]
-        for logits_V, (parent, kids) in zip(logits_FV, present, strict=True):
+        rows = yield [number[parent] for parent, _ in present]
+        for row, (parent, kids) in zip(rows, present, strict=True):
             ranks = [plan.ranks[kid] for kid in kids]
             sampled = chooser.kind is Children.SAMPLED
             wanted = len(kids) if sampled else max(ranks) + 1
-            chosen = chooser.choose(growth, number[parent], logits_V, wanted)
+            chosen = chooser.choose(growth, number[parent], row, wanted)
             if not sampled and wanted > len(ranks):  # paths that skip a rank
                 there = np.asarray([rank for rank in ranks if rank < len(chosen[0])], np.int64)
                 chosen = (chosen[0][there], chosen[1][there], chosen[2][there])

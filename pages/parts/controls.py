@@ -9,7 +9,15 @@ import streamlit as st
 from engine.errors import UserError
 from engine.options import OptionInfo
 from engine.registry import METHODS, describe, method_names
-from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, ChildrenChoice, Dtype, RunSpec, Verify
+from workbench.spec import (
+    EMBEDDED_DRAFT,
+    EMBEDDED_TARGET,
+    ChildrenChoice,
+    Dtype,
+    Execution,
+    RunSpec,
+    Verify,
+)
 from workbench.view.forms import WORKLOAD_LABELS, Prompt, build_spec, changed_options, gallery
 from workbench.view.live import Handle
 
@@ -71,9 +79,10 @@ def _pair() -> dict[str, Any]:
     hint = "Local folder or hub id"
     target = st.text_input("Target", placeholder=hint, key="target", persist_state="page")
     draft = st.text_input(
-        "Draft", placeholder=hint, key="draft", help="Its vocabulary must be the target's."
-    )
-    return {"target": target.strip(), "draft": draft.strip() or None}
+        "Draft", placeholder=hint, key="draft", persist_state="page",
+        help="Its vocabulary must be the target's.",
+    )  # fmt: skip
+    return {"target": target.strip(), "draft": draft.strip()}
 
 
 def _prompt() -> str:
@@ -165,6 +174,11 @@ def _precision() -> dict[str, Any]:
     return {
         "dtype": left.selectbox("Dtype", get_args(Dtype), key="dtype"),
         "device": right.text_input("Device", value="auto", key="device", help="cpu, cuda or auto"),
+        "execution": st.selectbox(
+            "Execution", get_args(Execution), key="execution",
+            help="Auto takes compiled forwards where they are at hand and runs eager otherwise. "
+            "Compiled makes them first, once for each model: a few minutes.",
+        ),
         "cache": st.toggle(
             "Key-value cache", value=True, key="cache",
             help="Off recomputes the prefix in every pass: it shows what caching buys.",

@@ -9,7 +9,7 @@ import pytest
 
 from engine.drafters.dynamic_tree import Options
 from engine.drafters.policies import POLICIES
-from engine.growth import Chooser, Growth, Noise, top_k
+from engine.growth import Chooser, Growth, Noise, Row, logsumexp, top_k
 from engine.sampling import Sampling
 from engine.tree import Children
 
@@ -42,9 +42,10 @@ def run(policy: str, draft: MockDraft, options: Options, *, kind=Children.FIXED,
         growth.round += 1
         expanded += len(nodes)
         assert all(growth.num_children[n] == 0 for n in nodes), "a node expanded twice"
-        logits = np.stack([draft.logits(path_tokens(growth, n)) for n in nodes])
+        logits = [draft.logits(path_tokens(growth, n)) for n in nodes]
+        rows = [Row(row, logsumexp(row)) for row in logits]
         try:
-            nodes = policy_run.send(logits)
+            nodes = policy_run.send(rows)
         except StopIteration as stop:
             return growth, stop.value, expanded
 
@@ -152,7 +153,8 @@ def test_coupled_children_are_the_likelier_matches():
 
 
 def test_top_k_breaks_ties_by_id_and_normalises():
-    tokens, logprobs = top_k(np.array([0.0, 1.0, 1.0, -np.inf]), 3)
+    scores = np.array([0.0, 1.0, 1.0, -np.inf])
+    tokens, logprobs = top_k(scores, 3, logsumexp(scores))
     assert tokens.tolist() == [1, 2, 0]
     assert math.exp(logprobs[0]) == pytest.approx(math.e / (1 + 2 * math.e))
 

@@ -37,8 +37,12 @@ def test_tree_equals_paths_and_stays_so_after_keeping(architecture, use_cache):
     for keep in ([0, 2, 5], [0], [0, 1, 3, 6, 7]):
         trees = [rng.integers(0, VOCAB, len(PARENTS)).tolist() for _ in prefixes]
         # grown in two passes, as a draft model does
-        first = runner.forward({s: Nodes(t[:3], PARENTS[:3]) for s, t in enumerate(trees)})
-        second = runner.forward({s: Nodes(t[3:], PARENTS[3:]) for s, t in enumerate(trees)})
+        first = runner.forward(
+            {s: Nodes(t[:3], PARENTS[:3]) for s, t in enumerate(trees)}
+        ).logits_BNV
+        second = runner.forward(
+            {s: Nodes(t[3:], PARENTS[3:]) for s, t in enumerate(trees)}
+        ).logits_BNV
         for slot, tokens in enumerate(trees):
             for node in range(len(PARENTS)):
                 found = first[slot, node] if node < 3 else second[slot, node - 3]
@@ -53,7 +57,7 @@ def test_slots_of_one_batch_may_differ_in_everything():
     runner = TreeRunner(loaded, num_slots=3, capacity=64, max_tree=8)
     runner.admit(0, [])
     runner.admit(2, [5, 9, 2])
-    found = runner.forward({0: Nodes([7], [-1]), 2: Nodes([1, 4, 4], [-1, 0, 0])})
+    found = runner.forward({0: Nodes([7], [-1]), 2: Nodes([1, 4, 4], [-1, 0, 0])}).logits_BNV
     for slot, prefix, tokens, node in ((0, [], [7], 0), (2, [5, 9, 2], [1, 4, 4], 2)):
         expected = path_logits(loaded, prefix, tokens, [-1, 0, 0], node)
         np.testing.assert_allclose(found[slot, node].numpy(), expected, atol=1e-3)

@@ -136,6 +136,15 @@ def test_an_empty_model_name_is_a_sentence(handle: FakeHandle):
     assert "target model is empty" in at.error[0].value
 
 
+    at.text_input(key="target").set_value("some/model")
+    at.button(key="run").click().run()
+    assert "draft model is empty" in at.error[0].value
+    at.selectbox(key="method").set_value("autoregressive").run()
+    at.button(key="run").click().run()
+    assert not at.error
+    assert (handle.specs[0].target, handle.specs[0].draft) == ("some/model", None)
+
+
 def test_what_the_worker_refuses_is_shown_without_its_markup(
     handle: FakeHandle, monkeypatch: pytest.MonkeyPatch
 ):

@@ -14,7 +14,7 @@ from engine.models import LoadedModel, load_model
 from engine.records import FinishReason, RequestRecord
 from engine.requests import Request
 from engine.sampling import Sampling
-from workbench.losslessness import first_difference, judge
+from workbench.losslessness import _Compared, first_difference, judge
 
 GREEDY = Sampling()
 
@@ -141,6 +141,9 @@ def test_when_sampling_noise_decides_and_is_compared(target: LoadedModel) -> Non
     assert found.verdict == "bug"
     # the plain token wins under its noise, so what is short is the other one, by the whole gap
     assert found.shortfall >= found.top2_gap > 0
+    prefix = [40, 41, 42, *plain.token_ids[:4]]
+    compared = _Compared(logits(target, prefix), sampling, request=3, position=len(prefix))
+    assert int(compared.score_V.argmax()) == plain.token_ids[4]
     again = judge(plain, record([40, 41, 42], plain.token_ids), target=target, sampling=sampling)
     assert again is None
 

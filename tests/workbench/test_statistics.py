@@ -66,7 +66,7 @@ def test_the_interval_decides(low: float, high: float, expected: Finding) -> Non
     ("base", "other"), [([1.0], [1.0, 2.0]), ([], []), ([1.0, 0.0], [1.0, 1.0])]
 )
 def test_what_does_not_pair_up_is_refused(base: list[float], other: list[float]) -> None:
-    with pytest.raises(ValueError, match="pair up|not positive"):
+    with pytest.raises(ValueError, match=r"pair up|not positive"):
         paired_speedup(base, other)
 
 

@@ -116,9 +116,19 @@ def _possible(arms: Sequence[Arm], pair: Pair, *, cache: bool, telling: Telling)
             telling.note(f"Left out: {arm.label}, which needs a draft model.")
         elif arm.method == HF_ASSISTED and not cache:
             telling.note("Left out without cache: hf-assisted, which cannot do without.")
+        elif arm.method == HF_ASSISTED and _padded(pair):
+            telling.note(
+                f"Left out: {arm.label}; transformers wants one vocabulary size, and the models "
+                "differ in it."
+            )
         else:
             possible.append(arm)
     return possible
+
+
+def _padded(pair: Pair) -> bool:
+    """Whether one vocabulary is padded to another size, which our engine minds not."""
+    return pair.draft is not None and pair.draft.vocab_size != pair.target.vocab_size
 
 
 def _capacity(talks: Mapping[str, Sequence[Conversation]], pair: Pair) -> int:
@@ -141,7 +151,8 @@ def _build(arms: Sequence[Arm], site: Site, telling: Telling) -> tuple[list[Deco
             if site.setting.execution != "compiled" or "compiled" in site.spec.executions:
                 raise
             eager = _build(arms, site.executing("eager"), telling)
-            telling.note(f"All arms ran eager: {error}")
+            reason = str(error) or "compiled forwards could not be made here."
+            telling.note(f"All arms ran eager: {reason}")
             return eager
     return built, site
 

@@ -40,7 +40,8 @@ def tokens_per_step(rows: pd.DataFrame, *, theme: ThemeName = "light") -> go.Fig
         )
     look.reference_line(found, theme, x=1.0)
     found.update_yaxes(autorange="reversed", showgrid=False)
-    found.update_xaxes(title_text="tokens per step", showgrid=True, rangemode="tozero")
+    room = 1.12 * max(1.0, float(drawn["tokens_per_step"].max()))  # for the figure behind a bar
+    found.update_xaxes(title_text="tokens per step", showgrid=True, range=[0, room])
     return found
 
 

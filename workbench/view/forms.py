@@ -57,11 +57,14 @@ def changed_options(infos: Iterable[OptionInfo], values: Mapping[str, Any]) -> d
 
 def build_spec(**fields: Any) -> RunSpec:
     """A checked spec. Raises UserError with a sentence for people."""
+    from engine.registry import METHODS
     from workbench.models import check_spec
 
+    if not METHODS[fields["method"]].needs_draft:
+        fields["draft"] = None
     for name in ("target", "draft"):
-        value = fields.get(name)
-        if isinstance(value, str) and not value.strip():
+        value = fields[name]
+        if value is not None and not value.strip():
             raise UserError(f"The {name} model is empty; give a local folder or a hub id.")
     if not (fields.get("prompt") or fields.get("workload")):
         raise UserError("The prompt is empty; type one or choose one from the gallery.")

@@ -47,20 +47,23 @@ def _figure(value: str, label: str, help: str) -> dict[str, str]:
 
 def headline(live: Live) -> dict[str, Any]:
     """`state`, a sentence; `detail` and `setup`, lines below it; `fraction` of the work done."""
-    summary, spec, setup = live.summary, live.spec, _setup(live)
-    most = spec.max_new_tokens if spec else 0
-    if live.stopping:
-        return {"state": "Stopping …", "detail": setup, "setup": "", "fraction": None}
-    if live.active and summary.steps:
-        state = f"Decoding: {summary.kept} of {most} tokens"
-        fraction = min(1.0, summary.kept / most)
-        return {"state": state, "detail": setup, "setup": "", "fraction": fraction}
+    setup = _setup(live)
     if live.active:
-        begun = "Reading the prompt" if live.mode else "Starting the worker"
-        state = (live.progress.message if live.progress else begun).rstrip(".…") + " …"
-        fraction = live.progress.fraction if live.progress else None
+        state, fraction = _under_way(live)
         return {"state": state, "detail": setup, "setup": "", "fraction": fraction}
     return {"state": _outcome(live), "detail": _lesson(live), "setup": setup, "fraction": None}
+
+
+def _under_way(live: Live) -> tuple[str, float | None]:
+    kept = live.summary.kept
+    if live.stopping:
+        return "Stopping …", None
+    if live.summary.steps and live.spec is not None:
+        most = live.spec.max_new_tokens
+        return f"Decoding: {kept} of {most} tokens", min(1.0, kept / most)
+    if live.progress is not None:
+        return live.progress.message.rstrip(".…") + " …", live.progress.fraction
+    return ("Reading the prompt …" if live.mode else "Starting the worker …"), None
 
 
 def _setup(live: Live) -> str:
