@@ -56,7 +56,8 @@ def test_editable_install_finds_the_checkout():
 @pytest.mark.slow
 def test_wheel_brings_everything(tmp_path):
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(REPO)],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path),
+         str(REPO)],
         check=True, capture_output=True,
     )  # fmt: skip
     (wheel,) = tmp_path.glob("draftree-*.whl")

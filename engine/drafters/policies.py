@@ -1,7 +1,7 @@
 """How a dynamic tree grows. A policy sees one tree; passes of many requests run together.
 
 Each is a generator: it yields nodes to expand, is sent a row of draft logits for each, and returns
-the nodes that stay. Path scores are sums of log-probabilities, so a child never outscores its parent.
+the nodes that stay. Path scores are sums of log-probabilities: no child outscores its parent.
 """
 
 from __future__ import annotations

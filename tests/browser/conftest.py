@@ -19,7 +19,7 @@ ARGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 )
-HEADLESS = ("--server.headless", "true")
+STREAMLIT = (sys.executable, "-m", "streamlit", "run")
 START_S = 90
 
 
@@ -72,7 +72,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
         log = tmp_path_factory.mktemp("server") / "log.txt"
         with log.open("w") as output:
             server = subprocess.Popen(
-                [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port), *HEADLESS],
+                [*STREAMLIT, script, "--server.port", str(port), "--server.headless", "true"],
                 cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         servers.append(server)
