@@ -151,6 +151,10 @@ def _forwards(models: list[LoadedModel], config: EngineConfig) -> tuple[list[For
     found = [forward_for(m, config.batch, config.on_progress) for m in models]
     if any(forward is None for forward in found):
         if config.execution == "compiled":
-            raise UserError(why_not())
+            raise UserError(
+                why_not()
+                or "Compiling failed; the reason is in the .log files of the cache folder that"
+                " `draftree doctor` names. Use --execution eager."
+            )
         return [None] * len(models), "eager"
     return list(found), "compiled"

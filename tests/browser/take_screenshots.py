@@ -45,15 +45,15 @@ def take(url: str, prompt: int) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
+        page = browser.new_page(viewport=SIZE, color_scheme="light")
+        open_when_up(page, url)
+        decode(page, prompt)
+        page.locator(".state", has_text="Finished").wait_for(timeout=300_000)
+        show_a_telling_step(page)
         for scheme in ("light", "dark"):
-            page = browser.new_page(viewport=SIZE, color_scheme=scheme)
-            open_when_up(page, url)
-            if scheme == "light":
-                decode(page, prompt)
-            page.locator(".state", has_text="Finished").wait_for(timeout=300_000)
-            show_a_telling_step(page)
-            page.mouse.move(700, 20)
-            page.wait_for_timeout(1500)
+            page.emulate_media(color_scheme=scheme)
+            page.mouse.move(700, 5)
+            page.wait_for_timeout(2000)
             page.screenshot(path=IMAGES / f"run-{scheme}.png")
         browser.close()
 
@@ -84,13 +84,12 @@ def decode(page: Page, prompt: int) -> None:
 
 def show_a_telling_step(page: Page) -> None:
     """Walk back to a step with several fates in its tree."""
-    page.locator(".head").click()
     for _ in range(40):
         kinds = ("accepted", "rejected", "not-reached")
         counts = [page.locator(f".scene .node.{kind}").count() for kind in kinds]
         if min(counts) >= 1 and counts[0] >= 2:
             return
-        page.keyboard.press("ArrowLeft")
+        page.get_by_role("button", name="Previous step").click()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The run shown before there is any: a real one, stored with the package.
 
 `example_run.json` holds records, not drawings, so that it follows every change of the view.
-`python -m workbench.view.example RUN-SPEC.json` decodes and stores it anew.
+`python -m workbench.view.example [RUN-SPEC.json]` decodes and stores it anew, by its own spec or
+another.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,15 +138,13 @@ def _array(values: list[Any], dtype: Any) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype)
 
 
-def main(spec_file: str) -> None:
-    """Decode the spec in `spec_file` and store the run as the example."""
-    from pathlib import Path
-
+def main(spec: RunSpec) -> None:
+    """Decode `spec` and store the run as the example."""
     from workbench.view.live import from_snapshot
     from workbench.worker import WorkerHandle
 
     handle = WorkerHandle()
-    handle.start(RunSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8")))
+    handle.start(spec)
     handle.wait()
     live = from_snapshot(handle.snapshot())
     handle.close()
@@ -157,4 +157,8 @@ def main(spec_file: str) -> None:
 if __name__ == "__main__":
     import sys
 
-    main(sys.argv[1])
+    stored = example().spec
+    assert stored is not None
+    if len(sys.argv) > 1:
+        stored = RunSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    main(stored)
