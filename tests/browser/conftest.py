@@ -44,7 +44,7 @@ def chromium() -> Iterator:
 def new_page(chromium) -> Iterator[Callable]:
     """Opens pages that must not raise in JavaScript."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(120_000)
     errors: list[str] = []
 
     def open_page(url: str):

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 FAKE_APP = "tests/browser/fake_app.py"
-LONG = 60_000
+LONG = 120_000
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,15 @@ def finished(page: Page) -> Page:
 def shown_step(page: Page) -> int:
     title = page.locator(".which").inner_text()
     return int(re.search(r"step (\d+) of", title).group(1))
+
+
+def reached(page: Page, least: int) -> None:
+    """Wait for a step; a busy machine may show only some of them."""
+    for _ in range(LONG // 100):
+        if page.locator(".which").inner_text() != "Draft tree" and shown_step(page) >= least:
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(f"step {least} did not come: {page.locator('.state').inner_text()}")
 
 
 def test_a_finished_run_shows_text_tree_times_and_charts(quick: str, new_page: Callable):
@@ -136,7 +145,7 @@ def test_320_nodes_are_folded_and_unfold_on_a_click(large: str, new_page: Callab
 def test_stop_works_and_leaves_what_there_is(slow: str, new_page: Callable):
     page = new_page(slow)
     press_run(page)
-    expect(page.locator(".which")).to_contain_text("step 2", timeout=LONG)
+    reached(page, 2)
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator(".state")).to_contain_text("Stopped", timeout=LONG)
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
@@ -146,7 +155,7 @@ def test_stop_works_and_leaves_what_there_is(slow: str, new_page: Callable):
 def test_reload_and_a_second_tab_see_the_run_under_way(slow: str, new_page: Callable):
     page = new_page(slow)
     press_run(page)
-    expect(page.locator(".which")).to_contain_text("step 3", timeout=LONG)
+    reached(page, 3)
     text = page.locator(".prose [data-step='0']").first.inner_text()
     page.reload()
     expect(page.locator(".which")).to_contain_text("step", timeout=LONG)
@@ -161,7 +170,7 @@ def test_reload_and_a_second_tab_see_the_run_under_way(slow: str, new_page: Call
 def test_stepping_back_stops_following_until_asked(slow: str, new_page: Callable):
     page = new_page(slow)
     press_run(page)
-    expect(page.locator(".which")).to_contain_text("step 4 of", timeout=LONG)
+    reached(page, 4)
     page.locator(".head").click()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
@@ -209,7 +218,5 @@ def test_reduced_motion_is_respected(quick: str, chromium):
     page.goto(quick)
     page.locator(".view .state").wait_for(timeout=LONG)
     finished(page)
-    assert (
-        page.locator(".node").first.evaluate("el => getComputedStyle(el).animationName") == "none"
-    )
+    expect(page.locator(".scene .node").first).to_have_css("animation-name", "none")
     context.close()
