@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 #: kinds of compiled forwards. torch.export fixes sizes of 1, so one node alone is its own.
 SINGLE, TREE, BATCH = "single", "tree", "batch"
-EXPECTED_SECONDS = 45.0
+EXPECTED_SECONDS = 65.0
 MAX_NODES, MAX_SLOTS = 512, 64
 #: a wider envelope is taken if it is at least this much cheaper than the exact size
 PADDING_GAIN = 0.95

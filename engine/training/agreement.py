@@ -18,6 +18,9 @@ from engine.training.batches import TokenArray
 from engine.training.models import end_of_text, precision
 from engine.training.teacher import write_rollouts
 
+NGRAM = 8
+"""Length of the n-grams by which repetition is told."""
+
 LOOP = 0.5
 """A text counts as a loop when this share of its 8-grams occurred in it before."""
 
@@ -31,6 +34,19 @@ class PromptAgreement(NamedTuple):
     """For each token, how many tokens the draft held more probable; 0 is agreement."""
     repeated: float
     """Share of the text's 8-grams that occurred in it before."""
+
+    @property
+    def fresh(self) -> list[int]:
+        """The ranks of tokens that do not complete an n-gram written before."""
+        said_before = repeated_mask(self.tokens)
+        return [rank for rank, old in zip(self.rank, said_before, strict=True) if not old]
+
+    @property
+    def opening(self) -> list[int]:
+        """The ranks before the text first repeats itself."""
+        said_before = repeated_mask(self.tokens)
+        length = said_before.index(True) - (NGRAM - 1) if True in said_before else len(self.rank)
+        return self.rank[: max(0, length)]
 
     @property
     def is_loop(self) -> bool:
@@ -52,6 +68,14 @@ class Agreement(NamedTuple):
     """Of greedy chain drafting with four tokens, the target's own token included."""
     repeated: float
     """Mean share of repeated 8-grams over all prompts, loops included."""
+    fresh_tokens: int
+    """Over all prompts: tokens that do not complete an 8-gram written before."""
+    fresh_top1: float | None
+    """Share of those that are the draft's first choice."""
+    opening_tokens: int
+    """Over all prompts: tokens before the text first repeats itself."""
+    opening_tokens_per_step: float | None
+    """Of greedy chain drafting over those alone: the strictest figure here."""
 
 
 def measure_prompt(
@@ -84,7 +108,9 @@ def summarise(results: Sequence[PromptAgreement], *, depth: int = 4) -> Agreemen
     """Sum up over prompts; tokens, not prompts, weigh the same."""
     kept = [result for result in results if not result.is_loop]
     ranks = np.concatenate([np.array(result.rank) for result in kept]) if kept else np.zeros(0)
-    steps = sum(chain_steps(result.rank, depth=depth) for result in kept)
+    fresh = [rank for result in results for rank in result.fresh]
+    openings = [result.opening for result in results]
+    opening_tokens = sum(len(opening) for opening in openings)
     share = [float((ranks < k).mean()) if len(ranks) else None for k in (1, 2, 4)]
     return Agreement(
         prompts=len(results),
@@ -92,8 +118,12 @@ def summarise(results: Sequence[PromptAgreement], *, depth: int = 4) -> Agreemen
         top1=share[0],
         top2=share[1],
         top4=share[2],
-        tokens_per_step=len(ranks) / steps if steps else None,
+        tokens_per_step=_tokens_per_step([result.rank for result in kept], depth=depth),
         repeated=float(np.mean([result.repeated for result in results])),
+        fresh_tokens=len(fresh),
+        fresh_top1=fresh.count(0) / len(fresh) if fresh else None,
+        opening_tokens=opening_tokens,
+        opening_tokens_per_step=_tokens_per_step(openings, depth=depth),
     )
 
 
@@ -109,10 +139,20 @@ def chain_steps(rank: Sequence[int], *, depth: int) -> int:
     return steps
 
 
-def repeated_share(tokens: Sequence[int], *, n: int = 8) -> float:
+def repeated_mask(tokens: Sequence[int], *, n: int = NGRAM) -> list[bool]:
+    """Return for each token whether it completes an n-gram that occurred earlier in the text."""
+    seen: set[tuple[int, ...]] = set()
+    mask = [False] * min(n - 1, len(tokens))
+    for end in range(n, len(tokens) + 1):
+        gram = tuple(tokens[end - n : end])
+        mask.append(gram in seen)
+        seen.add(gram)
+    return mask
+
+
+def repeated_share(tokens: Sequence[int], *, n: int = NGRAM) -> float:
     """Return the share of n-grams that occurred earlier in the same text."""
-    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return sum(repeated_mask(tokens, n=n)) / max(1, len(tokens) - n + 1)
 
 
 @torch.no_grad()
@@ -131,6 +171,11 @@ def held_out_loss(
         total += float(functional.cross_entropy(logits[0].float(), piece[0, 1:], reduction="sum"))
         seen += piece.size(1) - 1
     return total / seen
+
+
+def _tokens_per_step(texts: Sequence[Sequence[int]], *, depth: int) -> float | None:
+    steps = sum(chain_steps(ranks, depth=depth) for ranks in texts)
+    return sum(len(ranks) for ranks in texts) / steps if steps else None
 
 
 def _until_end(tokens: Sequence[int], end: int) -> int:

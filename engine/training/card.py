@@ -46,10 +46,14 @@ It shows what speculative decoding does; it is no coding assistant.
 target {target_loss:.3f}, draft {draft_loss:.3f}.
 
 **Agreement** of the draft with the target's greedy text, prompts cut from held-out files, {new}
-tokens each; continuations that loop (half or more of their 8-grams repeated) are left out:
+tokens each. Continuations that loop (half or more of their 8-grams repeated) are left out of the
+first four figures; what is left repeats itself too, and on repetition any draft agrees. So the
+last two columns look at all prompts, but only at tokens that complete no 8-gram written before
+(fresh), and only at the text before its first repeat (opening).
 
-| workload | prompts | loops | top 1 | top 2 | top 4 | tokens/step, chain 4 | repeated 8-grams |
-|---|---|---|---|---|---|---|---|
+| workload | prompts | loops | top 1 | top 2 | top 4 | tokens/step, chain 4 | repeated 8-grams \
+| fresh top 1 | opening tokens/step |
+|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
 `training.json` has all figures and the list of held-out files.
@@ -98,7 +102,8 @@ def _card(
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     rows = [
         f"| {name} | {a['prompts']} | {a['loops']} | {_share(a['top1'])} | {_share(a['top2'])} "
-        f"| {_share(a['top4'])} | {a['tokens_per_step'] or 0:.2f} | {_share(a['repeated'])} |"
+        f"| {_share(a['top4'])} | {a['tokens_per_step'] or 0:.2f} | {_share(a['repeated'])} "
+        f"| {_share(a['fresh_top1'])} | {a['opening_tokens_per_step'] or 0:.2f} |"
         for name, a in record["agreement"].items()
     ]
     return _CARD.format(

@@ -20,6 +20,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine.training.card import PYTHON_LICENCE, write_cards
 from engine.training.checkpoint import load_checkpoint
+from engine.training.claims import discard, same_claim
 from engine.training.corpus import SourceFile, Split, read_standard_library, read_texts, split
 from engine.training.distill import DistillRecipe, distill
 from engine.training.evaluate import evaluate_pair
@@ -86,6 +87,11 @@ def train_pair(
         context=recipe.context,
         seed=recipe.seed,
     )
+    if not same_claim(work_dir, "target", _target_key(recipe)):
+        raise ValueError(
+            f"{work_dir} holds a target of another shape or seed; "
+            "choose another --work-dir or start over with --no-resume"
+        )
     calls: dict[str, Any] = {"on_progress": on_progress, "should_stop": should_stop}
     target = train_target(
         target_recipe(recipe),
@@ -126,6 +132,15 @@ def make_draft(
 ) -> LlamaForCausalLM:
     """Let the target write and score text, and distil a draft from it."""
     calls: dict[str, Any] = {"on_progress": on_progress, "should_stop": should_stop}
+    # What a target wrote before it was trained further would teach a draft of the old one.
+    learnt = {"target_tokens": (load_checkpoint(work_dir / "target.pt") or {}).get("tokens")}
+    if not same_claim(work_dir, "teacher", learnt):
+        discard(work_dir, ["teacher", "draft.pt"])
+        same_claim(work_dir, "teacher", learnt)
+    shape = dataclasses.asdict(recipe.draft_shape)
+    if not same_claim(work_dir, "draft", shape):
+        discard(work_dir, ["draft.pt"])
+        same_claim(work_dir, "draft", shape)
     store = TeacherStore(work_dir / "teacher")
     options = TeacherRecipe(seed=recipe.seed, **recipe.teacher_options)
     fill_store(
@@ -159,6 +174,10 @@ def target_recipe(recipe: PairRecipe) -> TargetRecipe:
         device=recipe.device,
         **recipe.target_options,
     )
+
+
+def _target_key(recipe: PairRecipe) -> dict[str, Any]:
+    return {**dataclasses.asdict(recipe.target_shape), "seed": recipe.seed}
 
 
 def reload(

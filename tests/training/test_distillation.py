@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from engine.training.agreement import chain_steps, held_out_loss, repeated_share
+from engine.training.agreement import (
+    PromptAgreement,
+    chain_steps,
+    held_out_loss,
+    repeated_share,
+    summarise,
+)
 from engine.training.distill import DistillRecipe, agreement_loss, build_draft, distill
 from engine.training.models import ModelShape, build_model
 from engine.training.pair import PairRecipe, train_pair
@@ -129,8 +136,20 @@ def test_chain_steps_count_bonus_and_correction() -> None:
     assert chain_steps([0, 0, 0, 0, 0], depth=4) == 1  # four drafted and the bonus
     assert chain_steps([1, 0, 0], depth=4) == 2  # correction; then two drafted
     assert chain_steps([5, 5, 5], depth=4) == 3
-    assert repeated_share([1, 2] * 20) > 0.9
+    assert repeated_share([1, 2] * 20) > 0.7
     assert repeated_share(range(40)) == 0
+
+
+def test_fresh_figures_leave_repetition_out() -> None:
+    tokens = [*range(20), *range(20)]
+    rank = [1] * 20 + [0] * 20  # a draft that agrees on repetition only
+    result = PromptAgreement(tokens, rank, repeated_share(tokens))
+    assert result.fresh == [1] * 20 + [0] * 7
+    assert result.opening == [1] * 20
+    figures = summarise([result])
+    assert figures.opening_tokens_per_step == 1
+    assert figures.tokens_per_step is not None
+    assert figures.tokens_per_step > 1
 
 
 def test_untrained_model_knows_nothing(tiny: Prepared) -> None:
@@ -159,7 +178,8 @@ def test_whole_recipe_writes_a_loadable_pair(tiny_split, tmp_path: Path) -> None
         target_options={"first_layers": 1, "stages": (Stage(0, 32, 8),)},
         teacher_options={"prompt_lengths": (16,), "new_tokens": 16, "rows": 4, "window": 64},
     )
-    record = train_pair(recipe, work_dir=tmp_path / "work", out=tmp_path / "models")
+    folders = {"work_dir": tmp_path / "work", "out": tmp_path / "models"}
+    record = train_pair(recipe, **folders)
     for role, shape in (("target", TINY_TARGET), ("draft", TINY_DRAFT)):
         folder = tmp_path / "models" / f"pycode-{role}"
         model = AutoModelForCausalLM.from_pretrained(folder)
@@ -170,3 +190,17 @@ def test_whole_recipe_writes_a_loadable_pair(tiny_split, tmp_path: Path) -> None
         assert model.config.vocab_size == len(tokenizer)
         assert json.loads((folder / "training.json").read_text()) == json.loads(json.dumps(record))
         assert "Held-out loss" in (folder / "README.md").read_text()
+
+    # Another shape in the same work folder: a draft starts anew, a target is refused.
+    other = dataclasses.replace(recipe, draft_shape=dataclasses.replace(TINY_DRAFT, layers=2))
+    changed = train_pair(other, **folders)
+    assert changed["target_training"]["tokens"] == record["target_training"]["tokens"]
+    assert changed["parameters"]["draft"] > record["parameters"]["draft"]
+    with pytest.raises(ValueError, match="another shape"):
+        train_pair(dataclasses.replace(recipe, target_shape=TINY_DRAFT), **folders)
+
+    # A target trained further writes new text for a new draft.
+    further = dataclasses.replace(other, target_budget=Budget(tokens=3000))
+    assert train_pair(further, **folders)["teacher"]["tokens"] >= 1000
+    note = json.loads((tmp_path / "work" / "teacher.json").read_text())
+    assert note["target_tokens"] >= 3000

@@ -135,7 +135,6 @@ def test_an_empty_model_name_is_a_sentence(handle: FakeHandle):
     assert not handle.specs
     assert "target model is empty" in at.error[0].value
 
-
     at.text_input(key="target").set_value("some/model")
     at.button(key="run").click().run()
     assert "draft model is empty" in at.error[0].value

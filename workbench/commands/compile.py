@@ -25,7 +25,7 @@ def compile_pair(
     It takes about a minute or two per model. The packages lie in the cache folder that
     `draftree doctor` names; deleting them only costs making them again.
     """
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from engine.compiled import at_hand, forward_for, why_not
     from engine.errors import DecodeError, UserError
@@ -43,9 +43,11 @@ def compile_pair(
             raise UserError(reason)
         with Progress(console=err(), transient=True) as bar:
             task = bar.add_task(f"Compiling {loaded.name}", total=1.0)
-            made = forward_for(
-                loaded, batch, lambda _, __, fraction: bar.update(task, completed=fraction or 0.0)
-            )
+
+            def show(_: str, __: str, fraction: float | None, task: TaskID = task) -> None:
+                bar.update(task, completed=fraction or 0.0)
+
+            made = forward_for(loaded, batch, show)
         if made is None:
             raise DecodeError(f"Compiling {loaded.name} failed; runs will be eager.")
         say(f"The forwards of {loaded.name} are compiled.")

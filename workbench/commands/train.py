@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -214,6 +213,8 @@ def _report(record: dict[str, Any], *, out: Path, name: str, as_json: bool) -> N
             if a["tokens_per_step"] is None
             else f"first choice {a['top1']:.1%}, {a['tokens_per_step']:.2f} tokens per step"
         )
+        if a["opening_tokens_per_step"] is not None:
+            figures += f", {a['opening_tokens_per_step']:.2f} before the text repeats itself"
         typer.echo(f"{workload}: {figures} ({a['loops']} of {a['prompts']} loop)")
     typer.echo(f"Wrote {out / (name + '-target')} and {out / (name + '-draft')}")
 
@@ -232,10 +233,9 @@ def _shape(text: str, option: str) -> Any:
 
 def _clear(work_dir: Path) -> None:
     """Remove what the recipe keeps in its work folder, and nothing else."""
-    for name in ("corpus", "teacher"):
-        shutil.rmtree(work_dir / name, ignore_errors=True)
-    for name in ("target.pt", "draft.pt"):
-        (work_dir / name).unlink(missing_ok=True)
+    from engine.training.claims import discard
+
+    discard(work_dir, ["corpus", "target.pt", "teacher", "draft.pt"])
 
 
 def _command_line() -> str:
