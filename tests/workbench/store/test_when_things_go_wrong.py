@@ -68,7 +68,8 @@ def test_kill_9_loses_at_most_the_last_moments() -> None:
         assert run.requests()["prompt"].tolist() == ["once"]
     appended = int(last_number) + 1
     lost_s = (appended - kept) / appended * float(last_s)
-    assert lost_s < 0.8, "half a second, and what a busy machine adds"
+    busy = max(1.0, float(last_s) / (0.005 * appended))  # steps took so often their 5 ms
+    assert lost_s < 0.8 * busy, "half a second, and what a busy machine adds"
     assert list_runs()[0].summary["steps"] > 0
 
 
