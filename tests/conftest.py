@@ -1,10 +1,17 @@
-"""Shared by all tests: one torch thread; store and cache in folders of the session's own."""
+"""Shared by all tests: one torch thread, one browser, store and cache in folders of their own."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 
 import pytest
+
+CHROMIUM_ARGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
 
 os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,3 +37,23 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory):
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator:
+    """Debian's browser. Without one: skipped, or failed where DRAFTREE_REQUIRE_BROWSER=1.
+
+    One for the session: a second `sync_playwright` beside it is refused.
+    """
+    path = shutil.which("chromium")
+    if path is None:
+        missing = "no chromium on PATH; install it (apt-get install chromium) to run this test"
+        if os.environ.get("DRAFTREE_REQUIRE_BROWSER") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS.split())
+        yield browser
+        browser.close()

@@ -25,7 +25,7 @@ _VIEW = st.components.v2.component(
 
 def decoding_view(payload: dict[str, Any], *, key: str, on_ask: Callable[[], None]) -> None:
     """Draw what a `Presenter` made. `on_ask` runs when the view wants more: see `asked`."""
-    _VIEW(data=payload, key=key, on_ask_change=on_ask)
+    _VIEW(data=payload | {"view": key}, key=key, on_ask_change=on_ask)
 
 
 def asked(key: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,29 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ARGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
 STREAMLIT = (sys.executable, "-m", "streamlit", "run")
 START_S = 90
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator:
-    """Debian's browser. Without one: skipped, or failed where DRAFTREE_REQUIRE_BROWSER=1."""
-    path = shutil.which("chromium")
-    if path is None:
-        missing = "no chromium on PATH; install it (apt-get install chromium) to run this test"
-        if os.environ.get("DRAFTREE_REQUIRE_BROWSER") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGS.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

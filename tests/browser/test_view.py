@@ -31,12 +31,19 @@ def large(serve: Callable) -> str:
 
 
 def press_run(page: Page) -> None:
+    """Press it and wait until the view is that of the new run, not of the one before."""
+    view = page.locator(".view")
+    before = view.get_attribute("data-run")
     page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_function(
+        "([view, before]) => ![before, 'starting'].includes(view.dataset.run)",
+        arg=[view.element_handle(), before],
+        timeout=LONG,
+    )
 
 
 def finished(page: Page) -> Page:
     press_run(page)
-    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_enabled(timeout=LONG)
     expect(page.locator(".state")).to_contain_text("Finished", timeout=LONG)
     return page
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -280,29 +279,26 @@ def test_commands_say_what_is_not_the_default() -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_draws_all_charts_without_a_request(page: str, scheme, tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
+def test_a_browser_draws_all_charts_without_a_request(
+    chromium, page: str, scheme: str, tmp_path: Path
+) -> None:
     file = tmp_path / "report.html"
     file.write_text(page, encoding="utf-8")
     requests: list[str] = []
     problems: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_context(color_scheme=scheme).new_page()
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
-        tab.goto(file.as_uri())
-        drawn = "[...document.querySelectorAll('.plot')].every((p) => p.querySelector('.main-svg'))"
-        tab.wait_for_function(drawn)
-        ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        wide = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-        owned = tab.evaluate("window.owned")
-        links = tab.evaluate("document.querySelectorAll('a[href]').length")
-        browser.close()
+    context = chromium.new_context(color_scheme=scheme)
+    tab = context.new_page()
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    tab.goto(file.as_uri())
+    drawn = "[...document.querySelectorAll('.plot')].every((p) => p.querySelector('.main-svg'))"
+    tab.wait_for_function(drawn)
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    wide = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    owned = tab.evaluate("window.owned")
+    links = tab.evaluate("document.querySelectorAll('a[href]').length")
+    context.close()
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert problems == []
     assert owned is None

@@ -1,16 +1,17 @@
 // The decoding view: text, tree, times and charts of a window of steps, linked by the chosen step.
 // Streamlit calls the default export on every update; what is kept between calls lives here.
 const views = new WeakMap();
-const memory = new Map(); // what each view was told, by component key: it survives a remount
+const memory = new Map(); // what each view was told, by the name it is given: it survives a remount
 const KINDS = ["accepted", "bonus", "correction", "rejected", "not-reached", "pruned"];
 const ORIGINS = { 1: "a", 2: "b", 3: "c" };
 const CALM_MS = 250; // growth is animated only when steps come slower than this
 
-export default function ({ data, key, parentElement, setTriggerValue }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   let view = views.get(parentElement);
-  if (!view) {
-    if (!memory.has(key)) memory.set(key, { run: null, steps: [], earlier: [], prompt: "", first: 0, at: -1, follow: true, pruned: false });
-    view = createView(parentElement.querySelector(".view"), memory.get(key));
+  if (!view) { // Streamlit's own key is another one after a remount
+    const name = data.view;
+    if (!memory.has(name)) memory.set(name, { run: null, steps: [], earlier: [], prompt: "", first: 0, at: -1, follow: true, pruned: false });
+    view = createView(parentElement.querySelector(".view"), memory.get(name));
     views.set(parentElement, view);
   }
   view.ask = (what) => setTriggerValue("ask", { ...what, at: Date.now() });
@@ -38,6 +39,7 @@ function createView(root, kept) {
     }
     const { run, live, first, total } = data;
     Object.assign(kept, { run, live, first, total });
+    root.dataset.run = run;
     if (data.full) {
       Object.assign(kept, { prompt: data.prompt, earlier: data.earlier, partial: false });
       rewrite();
