@@ -11,14 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.errors import UserError
+from workbench.commands.flags import (
+    EXECUTION,
+    MODELS,
+    ChatTemplateFlag,
+    DeviceFlag,
+    DraftFlag,
+    SeedFlag,
+    TargetFlag,
+    TemperatureFlag,
+    ThreadsFlag,
+    TopKFlag,
+    TopPFlag,
+    listed,
+    models,
+    wrong_value,
+)
 
 if TYPE_CHECKING:
     from workbench.comparing.result import CompareSpec, Comparison
     from workbench.events import Event
-
-_MODELS = "Models"
-_SAMPLING = "Sampling"
-_EXECUTION = "Execution"
 
 
 def compare(
@@ -54,61 +66,33 @@ def compare(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
     ] = False,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="Embedded name, folder or hub id. [default: pycode-target]",
-            rich_help_panel=_MODELS,
-        ),
-    ] = None,
-    draft: Annotated[
-        str | None,
-        typer.Option(
-            help="As --target, with the same vocabulary. [default: pycode-draft]",
-            rich_help_panel=_MODELS,
-        ),
-    ] = None,
+    target: TargetFlag = None,
+    draft: DraftFlag = None,
     dtypes: Annotated[
         str,
-        typer.Option(
-            help="Of float32, bfloat16, float16; commas between.", rich_help_panel=_MODELS
-        ),
+        typer.Option(help="Of float32, bfloat16, float16; commas between.", rich_help_panel=MODELS),
     ] = "float32",
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:N or auto.", rich_help_panel=_MODELS)
-    ] = "auto",
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", help="0 is greedy.", rich_help_panel=_SAMPLING)
-    ] = 0.0,
-    top_k: Annotated[int, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)] = 0,
-    top_p: Annotated[float, typer.Option(help="1 is off.", rich_help_panel=_SAMPLING)] = 1.0,
-    seed: Annotated[int, typer.Option(help="Keys all randomness.", rich_help_panel=_SAMPLING)] = 0,
+    device: DeviceFlag = "auto",
+    temperature: TemperatureFlag = 0.0,
+    top_k: TopKFlag = 0,
+    top_p: TopPFlag = 1.0,
+    seed: SeedFlag = 0,
     cache: Annotated[
         str,
         typer.Option(
             help="on, off or on,off: without, every pass recomputes the prefix.",
-            rich_help_panel=_EXECUTION,
+            rich_help_panel=EXECUTION,
         ),
     ] = "on",
     execution: Annotated[
         str,
         typer.Option(
             help="auto, eager, compiled, or several; auto compiles where that can be done.",
-            rich_help_panel=_EXECUTION,
+            rich_help_panel=EXECUTION,
         ),
     ] = "auto",
-    chat_template: Annotated[
-        bool,
-        typer.Option(
-            "--chat-template/--no-chat-template",
-            help="Apply it where the tokenizer has one.",
-            rich_help_panel=_EXECUTION,
-        ),
-    ] = True,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Processor threads for torch.", min=1, rich_help_panel=_EXECUTION),
-    ] = None,
+    chat_template: ChatTemplateFlag = True,
+    threads: ThreadsFlag = None,
 ) -> None:
     """Measure methods against plain decoding: same prompts, same token counts, taken in turn.
 
@@ -129,9 +113,9 @@ def compare(
         "methods": split_methods(methods),
         "workloads": workload or ["code"],
         "limit": limit,
-        **_models(target, draft),
-        "dtypes": _listed(dtypes),
-        "caches": [_switch(word) for word in _listed(cache)],
+        **models(target, draft),
+        "dtypes": listed(dtypes),
+        "caches": [_switch(word) for word in listed(cache)],
         "repeats": repeats,
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -140,7 +124,7 @@ def compare(
         "seed": seed,
         "chat_template": chat_template,
         "device": device,
-        "executions": _listed(execution),
+        "executions": listed(execution),
         "threads": threads,
     }
     code = _compare_and_print(_spec(values), report=report, per_prompt=per_prompt, as_json=as_json)
@@ -256,31 +240,15 @@ def _spec(values: dict[str, Any]) -> CompareSpec:
 
     from workbench.comparing.result import CompareSpec
 
-    flags = {"workloads": "workload", "caches": "cache", "executions": "execution"}
     try:
         return CompareSpec.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        reason = first["msg"].removeprefix("Input should be ")
-        flag = flags.get(name, name).replace("_", "-")
-        raise UserError(f"--{flag} has {first['input']!r}; use {reason}.") from None
-
-
-def _listed(text: str) -> list[str]:
-    return [word for word in (piece.strip() for piece in text.split(",")) if word]
+        names = {"workloads": "workload", "caches": "cache", "executions": "execution"}
+        raise wrong_value(first, **names) from None
 
 
 def _switch(word: str) -> bool:
     if word not in ("on", "off"):
         raise UserError(f"--cache has {word!r}; use on, off or on,off.")
     return word == "on"
-
-
-def _models(target: str | None, draft: str | None) -> dict[str, Any]:
-    """The embedded pair unless told otherwise; no default draft for somebody else's target."""
-    from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
-
-    if draft is None and target in (None, EMBEDDED_TARGET):
-        draft = EMBEDDED_DRAFT
-    return {"target": target or EMBEDDED_TARGET, "draft": draft}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any
 
@@ -37,7 +38,7 @@ from workbench.terminal import (
 _PROMPT_SHOWN = 1000
 
 
-class Collector:
+class Collector(ABC):
     """Keeps what the end needs, and shows progress on stderr."""
 
     def __init__(self, spec: RunSpec) -> None:
@@ -71,9 +72,9 @@ class Collector:
             case RequestDone():
                 self.done.append(event.record)
 
+    @abstractmethod
     def finish(self, finished: RunFinished) -> None:
         """Show the outcome."""
-        raise NotImplementedError
 
     @property
     def many(self) -> bool:

@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.errors import UserError
+from workbench.commands.flags import (
+    EXECUTION,
+    MODELS,
+    SAMPLING,
+    ChatTemplateFlag,
+    DeviceFlag,
+    DraftFlag,
+    SeedFlag,
+    TargetFlag,
+    TemperatureFlag,
+    ThreadsFlag,
+    TopKFlag,
+    TopPFlag,
+    models,
+    wrong_value,
+)
 
 if TYPE_CHECKING:
     from workbench.spec import RunSpec
-
-_MODELS = "Models"
-_SAMPLING = "Sampling"
-_EXECUTION = "Execution"
 
 
 def run(
@@ -52,50 +64,34 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
     ] = False,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="Embedded name, folder or hub id. [default: pycode-target]",
-            rich_help_panel=_MODELS,
-        ),
-    ] = None,
-    draft: Annotated[
-        str | None,
-        typer.Option(
-            help="As --target, with the same vocabulary. [default: pycode-draft]",
-            rich_help_panel=_MODELS,
-        ),
-    ] = None,
+    target: TargetFlag = None,
+    draft: DraftFlag = None,
     dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=_MODELS)
+        str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODELS)
     ] = "float32",
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:N or auto.", rich_help_panel=_MODELS)
-    ] = "auto",
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", help="0 is greedy.", rich_help_panel=_SAMPLING)
-    ] = 0.0,
-    top_k: Annotated[int, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)] = 0,
-    top_p: Annotated[float, typer.Option(help="1 is off.", rich_help_panel=_SAMPLING)] = 1.0,
-    seed: Annotated[int, typer.Option(help="Keys all randomness.", rich_help_panel=_SAMPLING)] = 0,
+    device: DeviceFlag = "auto",
+    temperature: TemperatureFlag = 0.0,
+    top_k: TopKFlag = 0,
+    top_p: TopPFlag = 1.0,
+    seed: SeedFlag = 0,
     verify: Annotated[
         str,
-        typer.Option(help="match, multi-step or without-replacement.", rich_help_panel=_SAMPLING),
+        typer.Option(help="match, multi-step or without-replacement.", rich_help_panel=SAMPLING),
     ] = "match",
     children: Annotated[
         str,
         typer.Option(
             help="How children are chosen: auto, fixed, coupled or sampled.",
-            rich_help_panel=_SAMPLING,
+            rich_help_panel=SAMPLING,
         ),
     ] = "auto",
     batch: Annotated[
-        int, typer.Option(help="Requests decoded together.", min=1, rich_help_panel=_EXECUTION)
+        int, typer.Option(help="Requests decoded together.", min=1, rich_help_panel=EXECUTION)
     ] = 1,
     execution: Annotated[
         str,
         typer.Option(
-            help="auto, eager or compiled; auto compiles nothing.", rich_help_panel=_EXECUTION
+            help="auto, eager or compiled; auto compiles nothing.", rich_help_panel=EXECUTION
         ),
     ] = "auto",
     cache: Annotated[
@@ -103,26 +99,16 @@ def run(
         typer.Option(
             "--cache/--no-cache",
             help="Without: recompute the prefix in every pass, to see what caching buys.",
-            rich_help_panel=_EXECUTION,
+            rich_help_panel=EXECUTION,
         ),
     ] = True,
     ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos", help="Go on after EOS.", rich_help_panel=_EXECUTION)
+        bool, typer.Option("--ignore-eos", help="Go on after EOS.", rich_help_panel=EXECUTION)
     ] = False,
-    chat_template: Annotated[
-        bool,
-        typer.Option(
-            "--chat-template/--no-chat-template",
-            help="Apply it where the tokenizer has one.",
-            rich_help_panel=_EXECUTION,
-        ),
-    ] = True,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Processor threads for torch.", min=1, rich_help_panel=_EXECUTION),
-    ] = None,
+    chat_template: ChatTemplateFlag = True,
+    threads: ThreadsFlag = None,
     repeats: Annotated[
-        int, typer.Option(help="Decode everything so often.", min=1, rich_help_panel=_EXECUTION)
+        int, typer.Option(help="Decode everything so often.", min=1, rich_help_panel=EXECUTION)
     ] = 1,
 ) -> None:
     """Decode a prompt or a workload: the text streams, the figures follow, every step is kept.
@@ -141,13 +127,14 @@ def run(
 
     In a terminal, accepted tokens are green, bonus tokens underlined, corrections in italics.
     """
+    from engine.registry import METHODS
     from workbench.commands.runner import run_and_print
 
     text = _prompt(prompt, prompt_file, workload)
     values = {
         "method": method,
         "options": parse_assignments(option or []),
-        **_models(method, target, draft),
+        **models(target, draft, needs_draft=METHODS[method].needs_draft),
         "prompt": text,
         "workload": workload,
         "limit": limit,
@@ -181,12 +168,7 @@ def spec_from(values: dict[str, Any]) -> RunSpec:
     try:
         return RunSpec.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        if not first["loc"]:
-            raise UserError(f"{reason[0].upper()}{reason[1:]}.") from None
-        flag = "--" + str(first["loc"][0]).replace("_", "-")
-        raise UserError(f"{flag} is {first['input']!r}; use {reason}.") from None
+        raise wrong_value(error.errors()[0]) from None
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
@@ -227,15 +209,3 @@ def _decoded(raw: bytes, name: str) -> str:
     if not text:
         raise UserError(f"{name} is empty; a prompt has at least one character.")
     return text
-
-
-def _models(method: str, target: str | None, draft: str | None) -> dict[str, Any]:
-    """The embedded pair unless told otherwise; no default draft for somebody else's target."""
-    from engine.registry import METHODS
-    from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
-
-    if not METHODS[method].needs_draft:
-        draft = None
-    elif draft is None and target in (None, EMBEDDED_TARGET):
-        draft = EMBEDDED_DRAFT
-    return {"target": target or EMBEDDED_TARGET, "draft": draft}

@@ -29,10 +29,6 @@ class QuietRecorder(Recorder):
     def __init__(self, spec: RunSpec, **settings: Any) -> None:
         super().__init__(spec.model_dump(mode="json"), flush_s=_NEVER_S, **settings)
 
-    def flush(self) -> None:
-        """Write what was appended so far."""
-        self._guarded(self._flush)
-
 
 class SoleReaderTexts(StepTexts):
     """Texts for the recorder alone: nobody else will ask, so nothing is kept for them."""

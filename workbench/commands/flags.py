@@ -1,0 +1,87 @@
+"""Options that several commands share: one wording, one place in `--help`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+MODELS = "Models"
+SAMPLING = "Sampling"
+EXECUTION = "Execution"
+
+TargetFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        help="Embedded name, folder or hub id. [default: pycode-target]",
+        rich_help_panel=MODELS,
+    ),
+]
+DraftFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--draft",
+        help="As --target, with the same vocabulary. [default: pycode-draft]",
+        rich_help_panel=MODELS,
+    ),
+]
+DeviceFlag = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.", rich_help_panel=MODELS)
+]
+TemperatureFlag = Annotated[
+    float, typer.Option("--temperature", "-t", help="0 is greedy.", rich_help_panel=SAMPLING)
+]
+TopKFlag = Annotated[int, typer.Option("--top-k", help="0 is off.", rich_help_panel=SAMPLING)]
+TopPFlag = Annotated[float, typer.Option("--top-p", help="1 is off.", rich_help_panel=SAMPLING)]
+SeedFlag = Annotated[
+    int, typer.Option("--seed", help="Keys all randomness.", rich_help_panel=SAMPLING)
+]
+ChatTemplateFlag = Annotated[
+    bool,
+    typer.Option(
+        "--chat-template/--no-chat-template",
+        help="Apply it where the tokenizer has one.",
+        rich_help_panel=EXECUTION,
+    ),
+]
+ThreadsFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", help="Processor threads for torch.", min=1, rich_help_panel=EXECUTION
+    ),
+]
+
+
+def models(target: str | None, draft: str | None, *, needs_draft: bool = True) -> dict[str, Any]:
+    """The embedded pair unless told otherwise; no default draft for somebody else's target."""
+    from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
+
+    if not needs_draft:
+        draft = None
+    elif draft is None and target in (None, EMBEDDED_TARGET):
+        draft = EMBEDDED_DRAFT
+    return {"target": target or EMBEDDED_TARGET, "draft": draft}
+
+
+def listed(text: str) -> list[str]:
+    """Words with commas between."""
+    return [word for word in (piece.strip() for piece in text.split(",")) if word]
+
+
+def wrong_value(error: ErrorDetails, **flags: str) -> UserError:
+    """Of something that pydantic found wrong: the flag, its value, what to use.
+
+    `flags` tells fields whose flag has another name.
+    """
+    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if not error["loc"]:
+        return UserError(f"{reason[0].upper()}{reason[1:]}.")
+    field, *inside = map(str, error["loc"])
+    flag = flags.get(field, field).replace("_", "-")
+    return UserError(f"--{flag} {'has' if inside else 'is'} {error['input']!r}; use {reason}.")
