@@ -148,7 +148,8 @@ class Engine:
             self._target.commit(active.sequence.slot, verdict.path_A)
             kept, end = self._advance(active, emitted)
             if end is None:
-                self._drafter.observe(active.sequence, tree, verdict)
+                seen = scores[active.sequence.slot]
+                self._drafter.observe(active.sequence, tree, verdict, seen)
             ends.append(end)
             num_kept.append(kept)
         clock.lap("commit")

@@ -105,13 +105,20 @@ def choose_children(config: EngineConfig, method: Method) -> Children:
     Raises UserError for combinations that would not be lossless.
     """
     sampled_rule = config.verify != "match"
-    if config.sampling.greedy or not method.needs_draft:
+    if config.sampling.greedy or method.max_nodes(config.options) == 1:
         return Children.FIXED
     allowed = method.allowed_children(config.options)
     if config.children == "auto":
         wanted = Children.SAMPLED if sampled_rule else allowed[0]
     else:
         wanted = Children(config.children)
+    if allowed == (Children.FIXED,):
+        if config.children not in ("auto", "fixed") or sampled_rule:
+            raise UserError(
+                f"{method.name} looks its tokens up and draws none: its children are fixed, and"
+                " only --verify match is lossless with those."
+            )
+        return Children.FIXED
     if wanted not in allowed:
         names = ", ".join(kind.value for kind in allowed)
         raise UserError(

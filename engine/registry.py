@@ -16,6 +16,9 @@ _MODULES = {
     "speculative": "engine.drafters.speculative",
     "static-tree": "engine.drafters.static_tree",
     "dynamic-tree": "engine.drafters.dynamic_tree",
+    "prompt-lookup": "engine.drafters.prompt_lookup",
+    "suffix": "engine.drafters.suffix",
+    "token-recycling": "engine.drafters.token_recycling",
 }
 
 

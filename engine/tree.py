@@ -42,7 +42,8 @@ class TokenTree:
     parents_M: np.ndarray  # int32, -1 at the root
     depth_M: np.ndarray  # int32, 0 at the root
     rank_M: np.ndarray  # int32, rank among siblings, best (or drawn) first
-    draft_logprob_M: np.ndarray  # float32, log q of the token given its path; 0 at the root
+    #: float32, log q of the token given its path; 0 at the root, NaN where the drafter has none
+    draft_logprob_M: np.ndarray
     source_M: np.ndarray  # uint8, `Source`
     round_added_M: np.ndarray  # int16, growth round in which the node appeared; 0 at the root
     round_pruned_M: np.ndarray  # int16, -1 for nodes that stayed
@@ -103,6 +104,7 @@ def tree_from_lists(
     draft_logprobs: list[float],
     *,
     children: Children = Children.FIXED,
+    source: Source = Source.DRAFT,
 ) -> TokenTree:
     """A tree from plain lists; ranks follow the order in which siblings are listed."""
     total = len(tokens)
@@ -114,15 +116,15 @@ def tree_from_lists(
         depth[node] = depth[parent] + 1
         rank[node] = seen.get(parent, 0)
         seen[parent] = int(rank[node]) + 1
-    source = np.full(total, Source.DRAFT, np.uint8)
-    source[0] = Source.ROOT
+    source_M = np.full(total, source, np.uint8)
+    source_M[0] = Source.ROOT
     return TokenTree(
         tokens_M=np.asarray(tokens, np.int64),
         parents_M=np.asarray(parents, np.int32),
         depth_M=depth,
         rank_M=rank,
         draft_logprob_M=np.asarray(draft_logprobs, np.float32),
-        source_M=source,
+        source_M=source_M,
         round_added_M=depth.astype(np.int16),
         round_pruned_M=np.full(total, -1, np.int16),
         num_nodes=total,

@@ -10,6 +10,7 @@ from engine.tree import Children, TokenTree, root_only
 
 if TYPE_CHECKING:
     from engine.records import Verdict
+    from engine.target import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,9 @@ class Autoregressive:
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         return [root_only(sequence.tokens[-1]) for sequence in sequences]
 
-    def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
+    def observe(
+        self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
+    ) -> None:
         pass
 
     def release(self, slot: int) -> None:

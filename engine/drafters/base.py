@@ -13,6 +13,7 @@ from engine.tree import Children, TokenTree
 if TYPE_CHECKING:
     from engine.records import Verdict
     from engine.runner import TreeRunner
+    from engine.target import Scores
 
 
 @dataclass(slots=True)
@@ -46,8 +47,13 @@ class Drafter(Protocol):
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         """A tree for each request, its root being the request's last token."""
 
-    def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
-        """What became of the tree; `sequence.tokens` already ends with what was emitted."""
+    def observe(
+        self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
+    ) -> None:
+        """What became of the tree; `sequence.tokens` already ends with what was emitted.
+
+        `scores` has the target's logits after every scored node, the rejected ones too.
+        """
 
     def release(self, slot: int) -> None:
         """The request in `slot` is over."""

@@ -18,6 +18,7 @@ from engine.tree import TokenTree, root_only
 
 if TYPE_CHECKING:
     from engine.records import Verdict
+    from engine.target import Scores
 
 Policy = Generator[list[int], list[Row], list[int] | None]
 #: (growth, chooser, deepest useful level) -> a running policy
@@ -124,7 +125,9 @@ class ModelDrafter:
             return tokens
         return [token if token < size else 0 for token in tokens]
 
-    def observe(self, sequence: Sequence, tree: TokenTree, verdict: Verdict) -> None:
+    def observe(
+        self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
+    ) -> None:
         slot = sequence.slot
         ran = self._num_pending[slot]
         emitted = verdict.num_accepted + 1

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine.errors import UserError
 from engine.records import Fate, FinishReason, Origin
-from engine.registry import method_names
+from engine.registry import METHODS, method_names
 from engine.sampling import Sampling
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, near, requests, tiny, tokens_of
 
@@ -28,6 +29,9 @@ SETTINGS: dict[str, list[dict]] = {
         for policy in ("eagle2", "opt-tree", "best-first", "grow-and-prune")
         for nodes in (3, 12)
     ],
+    "prompt-lookup": [{"matches": 4, "match": "earliest"}],
+    "suffix": [{"shared": False, "nodes": 5}],
+    "token-recycling": [{"nodes": 12, "depth": 3}],
 }
 CASES = [
     pytest.param(
@@ -65,7 +69,7 @@ def test_same_tokens_as_plain_decoding(pair, plain, method, options, sampling, b
     done, steps = decode_all(engine, requests())
     assert tokens_of(done) == plain[sampling]
     assert [len(r.token_ids) for _, r in sorted(done.items())] == [24, 25, 26, 27, 28]
-    if method != "autoregressive":
+    if METHODS[method].needs_draft or (sampling.greedy and method != "autoregressive"):
         assert len(steps) < sum(len(r.token_ids) for r in done.values()), (
             "nothing was ever accepted"
         )
@@ -210,3 +214,9 @@ def test_cancel_keeps_what_was_made(pair):
     assert [r.finish_reason for r in ended] == [FinishReason.CANCELLED] * 2
     assert all(r.token_ids for r in ended)
     assert not engine.busy
+
+
+@pytest.mark.parametrize("rule", ["multi-step", "without-replacement"])
+def test_rules_for_draws_are_refused_where_nothing_is_drawn(pair, rule):
+    with pytest.raises(UserError, match="draws none"):
+        engine_for("prompt-lookup", {}, *pair, sampling=WARM, verify=rule)
