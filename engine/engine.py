@@ -12,7 +12,7 @@ from engine.errors import UserError
 from engine.forward import Forward
 from engine.models import LoadedModel
 from engine.registry import METHODS
-from engine.rules import Verifier
+from engine.rules import DRAWN_RULES, LOSSY_RULES, Verifier
 from engine.runner import TreeRunner
 from engine.sampling import Sampling
 from engine.selfcheck import check_tree_attention
@@ -57,6 +57,10 @@ def build_engine(
             raise UserError(f"{method.name} needs a draft model; give one with --draft.")
         check_same_vocabulary(target, draft)
     children = choose_children(config, method)
+    if config.verify == "block" and not method.chain:
+        raise UserError(
+            f"Rule block is for chains and {method.name} drafts trees; use --verify traversal."
+        )
     models = [target] if draft is None else [target, draft]
     for loaded in models:
         check_tree_attention(loaded)
@@ -83,7 +87,7 @@ def build_engine(
     context = DrafterContext(
         sampling=config.sampling,
         children=children,
-        with_replacement=config.verify != "without-replacement",
+        with_replacement=config.verify == "multi-step",
         draft=draft_runner,
         vocab_size=target.vocab_size,
     )
@@ -104,12 +108,14 @@ def choose_children(config: EngineConfig, method: Method) -> Children:
 
     Raises UserError for combinations that would not be lossless.
     """
-    sampled_rule = config.verify != "match"
+    sampled_rule = config.verify in DRAWN_RULES
     if config.sampling.greedy or method.max_nodes(config.options) == 1:
         return Children.FIXED
     allowed = method.allowed_children(config.options)
     if config.children == "auto":
         wanted = Children.SAMPLED if sampled_rule else allowed[0]
+        if config.verify in LOSSY_RULES:
+            wanted = Children.FIXED
     else:
         wanted = Children(config.children)
     if allowed == (Children.FIXED,):

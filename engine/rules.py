@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,14 +14,19 @@ from engine.sampling import Sampling, Stream, generator, warp
 from engine.target import Scores
 from engine.tree import Children, TokenTree
 from engine.verify import NODE_RULES, Choice, accept_or_resample, match
+from engine.verify_paths import block, traversal, typical
 
-#: rules by the name a run spec uses; all but "match" need SAMPLED children
-RULES = ("match", *NODE_RULES)
+#: rules that are lossless for SAMPLED children only
+DRAWN_RULES = (*NODE_RULES, "block", "traversal")
+#: rules that change the output's law, for any children
+LOSSY_RULES = ("typical",)
+#: rules by the name a run spec uses
+RULES = ("match", *DRAWN_RULES, *LOSSY_RULES)
 
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Judges trees by one rule. At temperature 0 every rule is the greedy one."""
+    """Judges trees by one rule. At temperature 0 every rule is the greedy one, and lossless."""
 
     rule: str
     sampling: Sampling
@@ -35,7 +41,13 @@ class Verifier:
             return match(tree, lambda node: _greedy(scores.logits_NV[node]))
         if self.rule == "match":
             return match(tree, lambda node: self._sample(scores, node, tree, sequence))
-        assert tree.children is Children.SAMPLED or tree.num_nodes == 1, "rules 2 and 3 need draws"
+        if self.rule == "typical":
+            return typical(
+                tree,
+                lambda node: np.exp(warp(scores.logits_NV[node], self.sampling)),
+                lambda node: self._sample(scores, node, tree, sequence).token,
+            )
+        assert tree.children is Children.SAMPLED or tree.num_nodes == 1, f"{self.rule} needs draws"
         root = sequence.position
 
         def uniform(node: int, which: int) -> float:
@@ -45,13 +57,15 @@ class Verifier:
             )  # fmt: skip
             return float(draws.random())
 
-        return accept_or_resample(
-            tree,
-            NODE_RULES[self.rule],
-            lambda node: np.exp(warp(scores.logits_NV[node], self.sampling)),
-            lambda child: uniform(child, 0),
-            lambda node: uniform(node, 1),
-        )
+        def probs(node: int) -> np.ndarray:
+            return np.exp(warp(scores.logits_NV[node], self.sampling))
+
+        accepting, emitting = partial(uniform, which=0), partial(uniform, which=1)
+        if self.rule == "block":
+            return block(tree, probs, accepting, emitting)
+        if self.rule == "traversal":
+            return traversal(tree, probs, accepting, emitting)
+        return accept_or_resample(tree, NODE_RULES[self.rule], probs, accepting, emitting)
 
     def _sample(self, scores: Scores, node: int, tree: TokenTree, sequence: Sequence) -> Choice:
         """The target's draw at a node: argmax of log p + the noise keyed by its position."""

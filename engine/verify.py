@@ -30,7 +30,7 @@ def match(tree: TokenTree, choose: Callable[[int], Choice]) -> Verdict:
     Lossless for any children, since what is emitted never depends on them. Siblings of an accepted
     child are rejected: the target's choice was another.
     """
-    fate_N, accept_prob_N = _untested(tree)
+    fate_N, accept_prob_N = untested(tree)
     kids = tree.children_of()
     path, node = [0], 0
     while True:
@@ -112,7 +112,7 @@ def accept_or_resample(
     `token_uniform(node)` are uniforms in [0, 1), never used twice. A child passes at u < chance:
     with <= a token of p = 0 would pass at u = 0.
     """
-    fate_N, accept_prob_N = _untested(tree)
+    fate_N, accept_prob_N = untested(tree)
     kids = tree.children_of()
     path, node = [0], 0
     while True:
@@ -154,7 +154,8 @@ def _residual(p_V: np.ndarray, q_V: np.ndarray) -> np.ndarray:
     return rest / mass if mass > 0.0 else p_V
 
 
-def _untested(tree: TokenTree) -> tuple[np.ndarray, np.ndarray]:
+def untested(tree: TokenTree) -> tuple[np.ndarray, np.ndarray]:
+    """Fates and acceptance chances (N) of a tree that nobody has looked at."""
     fate_N = np.full(tree.num_nodes, Fate.NOT_REACHED, np.uint8)
     fate_N[0] = Fate.ROOT
     return fate_N, np.full(tree.num_nodes, NOT_TESTED, np.float32)

@@ -82,6 +82,8 @@ class Method:
     #: most rows the draft cache needs behind the prefix
     max_draft_rows: Callable[[Any], int] = lambda options: 0
     needs_draft: bool = False
+    #: whether its trees are chains whatever the options
+    chain: bool = False
     #: ways to choose children that keep the method lossless, the default when sampling first
     children: tuple[Children, ...] = field(default=(Children.FIXED,))
     #: like `children`, where that depends on the options

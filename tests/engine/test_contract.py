@@ -93,7 +93,7 @@ def _check_record(step) -> None:
     assert step.times.wall > 0
 
 
-@pytest.mark.parametrize("rule", ["multi-step", "without-replacement"])
+@pytest.mark.parametrize("rule", ["multi-step", "without-replacement", "traversal"])
 @pytest.mark.parametrize(
     ("method", "options"),
     [("speculative", {}), ("static-tree", {"expansion": "3,2,1"}),
@@ -220,3 +220,29 @@ def test_cancel_keeps_what_was_made(pair):
 def test_rules_for_draws_are_refused_where_nothing_is_drawn(pair, rule):
     with pytest.raises(UserError, match="draws none"):
         engine_for("prompt-lookup", {}, *pair, sampling=WARM, verify=rule)
+
+
+def test_block_verification_of_chains_and_only_of_those(pair):
+    done, steps = decode_all(
+        engine_for("speculative", {}, *pair, sampling=WARM, verify="block"), requests()
+    )
+    again, _ = decode_all(
+        engine_for("speculative", {}, *pair, sampling=WARM, verify="block", batch=4), requests()
+    )
+    assert tokens_of(done) == tokens_of(again)
+    assert any(step.verdict.num_accepted for step in steps)
+    for step in steps:
+        _check_record(step)
+    with pytest.raises(UserError, match="traversal"):
+        engine_for("static-tree", {}, *pair, sampling=WARM, verify="block")
+
+
+def test_typical_acceptance_is_another_text_and_greedy_is_not(pair, plain):
+    done, steps = decode_all(
+        engine_for("static-tree", {}, *pair, sampling=WARM, verify="typical"), requests()
+    )
+    assert tokens_of(done) != plain[WARM], "a lossy rule gave the lossless text"
+    for step in steps:
+        _check_record(step)
+    done, _ = decode_all(engine_for("static-tree", {}, *pair, verify="typical"), requests())
+    assert tokens_of(done) == plain[GREEDY]

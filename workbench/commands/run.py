@@ -76,7 +76,10 @@ def run(
     seed: SeedFlag = 0,
     verify: Annotated[
         str,
-        typer.Option(help="match, multi-step or without-replacement.", rich_help_panel=SAMPLING),
+        typer.Option(
+            help="match, multi-step, without-replacement, block, traversal; typical is lossy.",
+            rich_help_panel=SAMPLING,
+        ),
     ] = "match",
     children: Annotated[
         str,
