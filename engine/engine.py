@@ -89,6 +89,7 @@ def build_engine(
         children=children,
         with_replacement=config.verify == "multi-step",
         draft=draft_runner,
+        target=target,
         vocab_size=target.vocab_size,
     )
     return Engine(

@@ -16,6 +16,7 @@ _MODULES = {
     "speculative": "engine.drafters.speculative",
     "static-tree": "engine.drafters.static_tree",
     "dynamic-tree": "engine.drafters.dynamic_tree",
+    "ngram": "engine.drafters.ngram",
     "prompt-lookup": "engine.drafters.prompt_lookup",
     "suffix": "engine.drafters.suffix",
     "token-recycling": "engine.drafters.token_recycling",

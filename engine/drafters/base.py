@@ -11,6 +11,7 @@ from engine.sampling import Sampling
 from engine.tree import Children, TokenTree
 
 if TYPE_CHECKING:
+    from engine.models import LoadedModel
     from engine.records import Verdict
     from engine.runner import TreeRunner
     from engine.target import Scores
@@ -66,6 +67,7 @@ class DrafterContext(NamedTuple):
     children: Children
     with_replacement: bool
     draft: TreeRunner | None
+    target: LoadedModel
     vocab_size: int
 
 
