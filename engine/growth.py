@@ -107,6 +107,7 @@ class Growth:
     round_added: list[int] = field(default_factory=lambda: [0])
     num_children: list[int] = field(default_factory=lambda: [0])
     row: list[int] = field(default_factory=lambda: [-1])  # draft cache row, -1: never run
+    source: list[int] = field(default_factory=lambda: [Source.ROOT])
     draft_probs: dict[int, np.ndarray] = field(default_factory=dict)
     round: int = 0
     passes: int = 0
@@ -132,6 +133,7 @@ class Growth:
             self.round_added.append(self.round)
             self.num_children.append(0)
             self.row.append(-1)
+            self.source.append(Source.DRAFT)
             self.num_children[node] += 1
         return list(range(first, len(self.tokens)))
 
@@ -175,8 +177,6 @@ class Growth:
             new = np.full(len(self.tokens), -1, np.int32)
             new[at] = np.arange(len(order), dtype=np.int32)
             parents[1:] = new[parents[1:]]
-        source = np.full(len(order), Source.DRAFT, np.uint8)
-        source[0] = Source.ROOT
         round_pruned = np.full(len(order), -1, np.int16)
         round_pruned[num_nodes:] = self.round
         return TokenTree(
@@ -185,7 +185,7 @@ class Growth:
             depth_M=np.asarray(self.depth, np.int32)[at],
             rank_M=np.asarray(self.rank, np.int32)[at],
             draft_logprob_M=np.asarray(self.logprob, np.float32)[at],
-            source_M=source,
+            source_M=np.asarray(self.source, np.uint8)[at],
             round_added_M=np.asarray(self.round_added, np.int16)[at],
             round_pruned_M=round_pruned,
             num_nodes=num_nodes,

@@ -127,7 +127,7 @@ def load_model(name_or_path: str, *, dtype: str = "float32", device: str = "auto
         raise UserError(
             f"{name_or_path} cannot be loaded as a model: {first_line(error)}"
         ) from error
-    _refuse_unsuitable(config, name_or_path)
+    refuse_unsuitable(config, name_or_path)
     attention = "eager" if config.model_type in EAGER_ATTENTION else "sdpa"
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -177,7 +177,8 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0][:300]
 
 
-def _refuse_unsuitable(config: Any, name: str) -> None:
+def refuse_unsuitable(config: Any, name: str) -> None:
+    """Raise UserError for an architecture that cannot score trees, by its config alone."""
     kind = config.model_type
     if kind in REFUSED:
         raise UserError(

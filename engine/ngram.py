@@ -8,9 +8,11 @@ likeliest few successors are kept: the model proposes, it need not know the tail
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter, defaultdict
 from functools import lru_cache
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,6 +170,47 @@ class OwnText:
             for token, times in own.most_common(KEPT):
                 found[token] = found.get(token, 0.0) + weight * times / total
         return sorted(found.items(), key=lambda item: -item[1])[:count]
+
+
+class Guess(NamedTuple):
+    """A guessed node: its parent's place among the guesses (-1: what they follow), token, p."""
+
+    parent: int
+    token: int
+    prob: float
+
+
+def guesses(
+    text: OwnText,
+    before: int,
+    last: int,
+    *,
+    most: int,
+    depth: int,
+    top_k: int,
+    min_prob: float,
+) -> list[Guess]:
+    """The likeliest continuations of two tokens as a tree, best first by path probability."""
+    found: list[Guess] = []
+    levels: list[int] = []
+    order = itertools.count()
+    # path probability (negative), order of arrival, parent, token before, token, its own p
+    heap: list[tuple[float, int, int, int, int, float]] = []
+
+    def push(path: float, parent: int, before: int, last: int) -> None:
+        for token, prob in text.next(before, last, top_k):
+            if prob > 0.0 and path * prob >= min_prob:
+                heappush(heap, (-path * prob, next(order), parent, last, token, prob))
+
+    if depth > 0:
+        push(1.0, -1, before, last)
+    while heap and len(found) < most:
+        path, _, parent, before, token, prob = heappop(heap)
+        levels.append(1 if parent < 0 else levels[parent] + 1)
+        found.append(Guess(parent, token, prob))
+        if levels[-1] < depth:
+            push(-path, len(found) - 1, before, token)
+    return found
 
 
 def _level(

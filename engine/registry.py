@@ -16,6 +16,7 @@ _MODULES = {
     "speculative": "engine.drafters.speculative",
     "static-tree": "engine.drafters.static_tree",
     "dynamic-tree": "engine.drafters.dynamic_tree",
+    "staged": "engine.drafters.staged",
     "ngram": "engine.drafters.ngram",
     "prompt-lookup": "engine.drafters.prompt_lookup",
     "suffix": "engine.drafters.suffix",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.drafters.base import Drafter, DrafterContext, Method
-from engine.drafters.model_drafter import ModelDrafter
+from engine.drafters.model_drafter import Grow, ModelDrafter
 from engine.drafters.policies import POLICIES
 from engine.options import option
 from engine.tree import Children
@@ -47,15 +47,17 @@ def children_for(options: Options) -> tuple[Children, ...]:
     return (Children.COUPLED, Children.FIXED)
 
 
+def grow_by(options: Options, children: Children) -> Grow:
+    """The chosen policy within the options' depth."""
+    policy = POLICIES[options.policy]
+    grow = policy.sampled if children is Children.SAMPLED else policy.grow
+    assert grow is not None
+    return lambda growth, chooser, depth: grow(options, growth, chooser, min(depth, options.depth))
+
+
 def build(options: Options, context: DrafterContext) -> Drafter:
     """A drafter that grows its trees by the chosen policy."""
-    policy = POLICIES[options.policy]
-    grow = policy.sampled if context.children is Children.SAMPLED else policy.grow
-    assert grow is not None
-    return ModelDrafter(
-        lambda growth, chooser, depth: grow(options, growth, chooser, min(depth, options.depth)),
-        context,
-    )
+    return ModelDrafter(grow_by(options, context.children), context)
 
 
 METHOD = Method(

@@ -83,39 +83,47 @@ class ModelDrafter:
                 self._rows[s.slot] = [-1]
                 trees.append(root_only(s.tokens[-1]))
                 continue
+            self._before_finish(s.slot, growths[s.slot])
             tree, self._rows[s.slot] = growths[s.slot].finish(self.children, kept[s.slot])
             trees.append(tree)
         return trees
+
+    def _before_finish(self, slot: int, growth: Growth) -> None:
+        """The tree of this slot is about to be assembled."""
 
     def _expand(
         self, growths: dict[int, Growth], frontier: dict[int, list[int]]
     ) -> dict[int, list[Row]]:
         """One draft pass over the frontier nodes of all requests: a row for each."""
-        batch: dict[int, Nodes] = {}
-        for slot, nodes in frontier.items():
-            growth = growths[slot]
-            if nodes[0] == 0:  # the root: everything the draft cache lacks runs before it
-                pending = self._pending[slot]
-                batch[slot] = Nodes(self._known(pending), list(range(-1, len(pending) - 1)))
-                growth.row[0] = len(pending) - 1
-                self._num_pending[slot] = len(pending)
-            else:
-                first = int(self._runner.count_B[slot])
-                batch[slot] = Nodes(
-                    [growth.tokens[n] for n in nodes],
-                    [growth.row[growth.parents[n]] for n in nodes],
-                )
-                for i, node in enumerate(nodes):
-                    growth.row[node] = first + i
-            growth.passes += 1
-            growth.round += 1
+        batch = {slot: self._enter(slot, growths[slot], nodes) for slot, nodes in frontier.items()}
+        rows = self._pass(batch)
+        return {slot: rows[slot][-len(nodes) :] for slot, nodes in frontier.items()}
+
+    def _enter(self, slot: int, growth: Growth, nodes: list[int]) -> Nodes:
+        """What must run to expand `nodes`; they are given their cache rows, the last ones of it."""
+        growth.passes += 1
+        growth.round += 1
+        if nodes[0] == 0:  # the root: everything the draft cache lacks runs before it
+            pending = self._pending[slot]
+            growth.row[0] = len(pending) - 1
+            self._num_pending[slot] = len(pending)
+            return Nodes(self._known(pending), list(range(-1, len(pending) - 1)))
+        first = int(self._runner.count_B[slot])
+        for at, node in enumerate(nodes):
+            growth.row[node] = first + at
+        return Nodes(
+            [growth.tokens[node] for node in nodes],
+            [growth.row[growth.parents[node]] for node in nodes],
+        )
+
+    def _pass(self, batch: dict[int, Nodes]) -> dict[int, list[Row]]:
+        """Run new nodes of all requests: a row of draft logits for each of them."""
         logits, log_norm = (to_numpy(values) for values in self._runner.forward(batch))
         out = {}
-        for slot, nodes in frontier.items():
-            end = len(batch[slot].tokens_N)
-            last = slice(end - len(nodes), end)
-            wide = to_width(logits[slot, last], self._context.vocab_size)
-            out[slot] = list(map(Row, wide, log_norm[slot, last]))
+        for slot, new in batch.items():
+            count = len(new.tokens_N)
+            wide = to_width(logits[slot, :count], self._context.vocab_size)
+            out[slot] = list(map(Row, wide, log_norm[slot, :count]))
         return out
 
     def _known(self, tokens: list[int]) -> list[int]:

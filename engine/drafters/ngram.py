@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from itertools import count
 from pathlib import Path
 
 from engine import ngram
@@ -62,25 +60,15 @@ class NgramDrafter(LookupDrafter):
         options, tokens = self._options, sequence.tokens
         text = self._texts[sequence.slot]
         text.extend(tokens)
-        depth = min(options.depth, sequence.max_depth)
         found = Branches(tokens[-1])
-        before = tokens[-2] if len(tokens) > 1 else -1
-        # path probability (negative), order of arrival, parent, token before, token, its own p
-        heap: list[tuple[float, int, int, int, int, float]] = []
-
-        def push(path: float, parent: int, before: int, last: int) -> None:
-            for token, prob in text.next(before, last, options.top_k):
-                if prob > 0.0 and path * prob >= options.min_prob:
-                    heappush(heap, (-path * prob, next(order), parent, last, token, prob))
-
-        order, levels = count(), [0]
-        push(1.0, 0, before, tokens[-1])
-        while heap and len(found) <= options.nodes:
-            path, _, parent, before, token, prob = heappop(heap)
-            node = found.child(parent, token, math.log(prob))
-            levels.append(levels[parent] + 1)
-            if levels[node] < depth:
-                push(-path, node, before, token)
+        nodes: list[int] = []
+        for guess in ngram.guesses(
+            text, tokens[-2] if len(tokens) > 1 else -1, tokens[-1], most=options.nodes,
+            depth=min(options.depth, sequence.max_depth), top_k=options.top_k,
+            min_prob=options.min_prob,
+        ):  # fmt: skip
+            above = 0 if guess.parent < 0 else nodes[guess.parent]
+            nodes.append(found.child(above, guess.token, math.log(guess.prob)))
         return found
 
 

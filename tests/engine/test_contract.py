@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from engine import ngram
 from engine.errors import UserError
 from engine.records import Fate, FinishReason, Origin
 from engine.registry import METHODS, method_names
 from engine.sampling import Sampling
+from engine.tree import Source
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, near, requests, tiny, tokens_of
 
 SETTINGS: dict[str, list[dict]] = {
@@ -29,6 +31,11 @@ SETTINGS: dict[str, list[dict]] = {
         for policy in ("eagle2", "opt-tree", "best-first", "grow-and-prune")
         for nodes in (3, 12)
     ],
+    "staged": [
+        {"policy": policy, "nodes": 8, "depth": 5, "guesses": guesses}
+        for policy, guesses in (("eagle2", 1), ("best-first", 4), ("grow-and-prune", 3))
+    ],
+    "ngram": [{"top_k": 1, "depth": 4}],
     "prompt-lookup": [{"matches": 4, "match": "earliest"}],
     "suffix": [{"shared": False, "nodes": 5}],
     "token-recycling": [{"nodes": 12, "depth": 3}],
@@ -246,3 +253,36 @@ def test_typical_acceptance_is_another_text_and_greedy_is_not(pair, plain):
         _check_record(step)
     done, _ = decode_all(engine_for("static-tree", {}, *pair, verify="typical"), requests())
     assert tokens_of(done) == plain[GREEDY]
+
+
+@pytest.fixture(scope="module")
+def own_words(pair, tmp_path_factory) -> str:
+    """A trigram of what the draft model itself writes."""
+    _, draft = pair
+    wanted = requests(12, max_new_tokens=60)
+    done, _ = decode_all(engine_for("autoregressive", {}, draft, draft), wanted)
+    tokens = [token for record in done.values() for token in record.token_ids]
+    folder = tmp_path_factory.mktemp("ngram")
+    ngram.count(np.array(tokens), draft.vocab_size).save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("policy", ["eagle2", "opt-tree", "best-first", "grow-and-prune"])
+@pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "t0.8"])
+def test_staged_grows_the_trees_of_dynamic_tree(pair, own_words, policy, sampling):
+    options = {"policy": policy, "nodes": 7, "depth": 5, "top_k": 2, "width": 1}
+    runs = [
+        decode_all(engine_for(method, options | more, *pair, sampling=sampling), requests())[1]
+        for method, more in (("dynamic-tree", {}), ("staged", {"model": own_words}))
+    ]
+    free = 0
+    for one, other in zip(*runs, strict=True):
+        assert one.tree.tokens_M.tolist() == other.tree.tokens_M.tolist()
+        assert one.tree.parents_M.tolist() == other.tree.parents_M.tolist()
+        assert other.tree.draft_logprob_M == pytest.approx(one.tree.draft_logprob_M, abs=1e-4)
+        assert other.tree.draft_passes <= one.tree.draft_passes
+        free += int((other.tree.source_M == Source.NGRAM).sum())
+    assert free > 0
+    if policy in ("eagle2", "best-first") and sampling is GREEDY:
+        passes = [sum(step.tree.draft_passes for step in run) for run in runs]
+        assert passes[1] < 0.8 * passes[0]

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from workbench.commands.train_ngram import ngram
+
 if TYPE_CHECKING:
     from engine.training.progress import PairProgress
 
-train_app = typer.Typer(no_args_is_help=True, help="Train a model pair of your own.")
+train_app = typer.Typer(
+    no_args_is_help=True, help="Train a model pair of your own, or the counts of the n-gram stage."
+)
 
 _PHASES = {
     "corpus": "Reading sources",
@@ -26,11 +30,6 @@ _PHASES = {
     "distil": "Draft learns",
     "evaluate": "Measuring",
 }
-
-
-@train_app.callback()
-def _train() -> None:
-    """Keep `pair` a subcommand, so that others can join it."""
 
 
 @train_app.command("pair")
@@ -241,5 +240,7 @@ def _clear(work_dir: Path) -> None:
 def _command_line() -> str:
     return " ".join(["draftree", *sys.argv[1:]])
 
+
+train_app.command("ngram")(ngram)
 
 logging.getLogger("engine.training").addHandler(logging.NullHandler())
