@@ -8,6 +8,8 @@ from typing import Any
 
 from engine.decode import Engine
 from engine.drafters.base import DrafterContext, Method
+from engine.drafters.common import KeepGenerating
+from engine.drafters.model_drafter import PENDING_ROWS
 from engine.errors import UserError
 from engine.forward import Forward
 from engine.models import LoadedModel
@@ -18,9 +20,6 @@ from engine.sampling import Sampling
 from engine.selfcheck import check_tree_attention
 from engine.target import Target
 from engine.tree import Children
-
-#: draft rows beside the drafted nodes: tokens emitted since the draft model last ran
-PENDING_ROWS = 8
 
 OnProgress = Callable[[str, str, float | None], None]
 
@@ -92,9 +91,13 @@ def build_engine(
         target=target,
         vocab_size=target.vocab_size,
     )
+    drafter = method.build(config.options, context)
+    threshold = getattr(config.options, "keep_generating", 0.0)
+    if threshold:
+        drafter = KeepGenerating(drafter, threshold)
     return Engine(
         target=Target(target_runner),
-        drafter=method.build(config.options, context),
+        drafter=drafter,
         verifier=Verifier(config.verify, config.sampling),
         sampling=config.sampling,
         num_slots=config.batch,

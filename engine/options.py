@@ -22,10 +22,12 @@ def option(
     min: float | None = None,
     max: float | None = None,
     choices: tuple[str, ...] | None = None,
+    common: bool = False,
 ) -> Any:
-    """A dataclass field with its documentation and bounds."""
+    """A dataclass field with its documentation and bounds. `common` ones are listed last."""
     return dataclasses.field(
-        default=default, metadata={"help": help, "min": min, "max": max, "choices": choices}
+        default=default,
+        metadata={"help": help, "min": min, "max": max, "choices": choices, "common": common},
     )
 
 
@@ -54,7 +56,7 @@ def describe_options(options_type: type) -> list[OptionInfo]:
             min=f.metadata["min"],
             max=f.metadata["max"],
         )
-        for f in dataclasses.fields(options_type)
+        for f in sorted(dataclasses.fields(options_type), key=lambda f: f.metadata["common"])
     ]
 
 

@@ -107,6 +107,16 @@ class TreeRunner:
         self._history[slot] = list(tokens_P)
         self.length_B[slot] = len(tokens_P)
 
+    def extend(self, slot: int, tokens: list[int]) -> None:
+        """Commit tokens behind the prefix without a tree."""
+        assert not self.count_B[slot], "a tree is under way"
+        if self.use_cache:
+            for at in range(0, len(tokens), PREFILL_CHUNK):
+                self._prefill(slot, tokens[at : at + PREFILL_CHUNK])
+        else:
+            self.length_B[slot] += len(tokens)
+        self._history[slot].extend(tokens)
+
     def release(self, slot: int) -> None:
         """Free a slot."""
         self.active_B[slot] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.drafters.base import Drafter, DrafterContext, Method
+from engine.drafters.common import ModelBased
 from engine.drafters.model_drafter import Grow, ModelDrafter
 from engine.drafters.policies import POLICIES
 from engine.options import option
@@ -12,7 +13,7 @@ from engine.tree import Children
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(ModelBased):
     """The policy and its bounds. Options a policy does not use are ignored by it."""
 
     policy: str = option(
@@ -57,7 +58,7 @@ def grow_by(options: Options, children: Children) -> Grow:
 
 def build(options: Options, context: DrafterContext) -> Drafter:
     """A drafter that grows its trees by the chosen policy."""
-    return ModelDrafter(grow_by(options, context.children), context)
+    return ModelDrafter(grow_by(options, context.children), options, context)
 
 
 METHOD = Method(

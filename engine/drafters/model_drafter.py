@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.drafters.base import DrafterContext, Sequence
+from engine.drafters.common import AdaptiveExit, ModelBased
 from engine.growth import Chooser, Growth, Row
 from engine.runner import Nodes, to_numpy
 from engine.tree import TokenTree, root_only
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from engine.records import Verdict
     from engine.target import Scores
 
+#: tokens emitted since the draft model last ran that a pass takes along
+PENDING_ROWS = 8
+
 Policy = Generator[list[int], list[Row], list[int] | None]
+#: A policy that is sent no rows is asked to stop there.
 #: (growth, chooser, deepest useful level) -> a running policy
 Grow = Callable[[Growth, Chooser, int], Policy]
 
@@ -32,7 +37,7 @@ class ModelDrafter:
     ran, whose last one is the root. After a path accepted to an unexpanded leaf that is two.
     """
 
-    def __init__(self, grow: Grow, context: DrafterContext) -> None:
+    def __init__(self, grow: Grow, options: ModelBased, context: DrafterContext) -> None:
         assert context.draft is not None
         self.grow = grow
         self.children = context.children
@@ -41,15 +46,20 @@ class ModelDrafter:
         self._pending: dict[int, list[int]] = {}
         self._rows: dict[int, list[int]] = {}  # draft cache row of each node of the last tree
         self._num_pending: dict[int, int] = {}  # pending rows that ran in the last tree
+        self._options = options
+        self._exits: dict[int, AdaptiveExit] = {}
 
     def admit(self, sequence: Sequence) -> None:
         self._runner.admit(sequence.slot, self._known(sequence.tokens[:-1]))
         self._pending[sequence.slot] = [sequence.tokens[-1]]
         self._num_pending[sequence.slot] = 0
+        if self._options.exit:
+            self._exits[sequence.slot] = AdaptiveExit(self._options)
 
     def release(self, slot: int) -> None:
         self._runner.release(slot)
         self._pending.pop(slot, None)
+        self._exits.pop(slot, None)
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         growths = {s.slot: Growth([s.tokens[-1]]) for s in sequences}
@@ -60,6 +70,7 @@ class ModelDrafter:
             self._num_pending[s.slot] = 0
             if s.max_depth < 1:
                 continue
+            self._catch_up(s.slot)
             chooser = Chooser(
                 kind=self.children,
                 sampling=self._context.sampling,
@@ -74,6 +85,8 @@ class ModelDrafter:
             for slot, rows in logits.items():
                 try:
                     frontier[slot] = policies[slot].send(rows)
+                    if self._unsure(slot, growths[slot], frontier[slot]):
+                        policies[slot].send([])
                 except StopIteration as stop:
                     kept[slot] = stop.value
                     del frontier[slot]
@@ -87,6 +100,11 @@ class ModelDrafter:
             tree, self._rows[s.slot] = growths[s.slot].finish(self.children, kept[s.slot])
             trees.append(tree)
         return trees
+
+    def _unsure(self, slot: int, growth: Growth, nodes: list[int]) -> bool:
+        """Whether the adaptive exit ends the tree here."""
+        there = self._exits.get(slot)
+        return there is not None and there.stops([growth.logprob[node] for node in nodes])
 
     def _before_finish(self, slot: int, growth: Growth) -> None:
         """The tree of this slot is about to be assembled."""
@@ -126,6 +144,13 @@ class ModelDrafter:
             out[slot] = list(map(Row, wide, log_norm[slot, :count]))
         return out
 
+    def _catch_up(self, slot: int) -> None:
+        """Where others drafted for a while, more may be pending than a pass has room for."""
+        pending = self._pending[slot]
+        if len(pending) > PENDING_ROWS:
+            self._runner.extend(slot, self._known(pending[:-1]))
+            self._pending[slot] = pending[-1:]
+
     def _known(self, tokens: list[int]) -> list[int]:
         """Tokens beyond a smaller vocabulary read as token 0: that costs acceptance, not tokens."""
         size = self._runner.loaded.vocab_size
@@ -137,7 +162,10 @@ class ModelDrafter:
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
     ) -> None:
         slot = sequence.slot
-        ran = self._num_pending[slot]
+        if slot in self._exits:
+            deepest = int(tree.depth_M[: tree.num_nodes].max())
+            self._exits[slot].adapt(accepted=verdict.num_accepted, drafted=deepest)
+        ran, self._num_pending[slot] = self._num_pending[slot], 0
         emitted = verdict.num_accepted + 1
         if not ran:  # nothing was drafted: the draft cache stands still
             self._pending[slot].extend(sequence.tokens[-emitted:])

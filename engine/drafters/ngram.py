@@ -11,13 +11,14 @@ from pathlib import Path
 
 from engine import ngram
 from engine.drafters.base import DrafterContext, Method, Sequence
+from engine.drafters.common import Common
 from engine.drafters.lookup import Branches, LookupDrafter
 from engine.options import option
 from engine.tree import Source
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(Common):
     """The tree's bounds, and which counts are used."""
 
     nodes: int = option(8, "most drafted nodes", min=1, max=255)

@@ -1,7 +1,8 @@
 """How a dynamic tree grows. A policy sees one tree; passes of many requests run together.
 
-Each is a generator: it yields nodes to expand, is sent a row of draft logits for each, and returns
-the nodes that stay. Path scores are sums of log-probabilities: no child outscores its parent.
+Each is a generator: it yields nodes to expand, is sent a row of draft logits for each (none: it
+is to stop there), and returns the nodes that stay. Path scores are sums of log-probabilities: no
+child outscores its parent.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def eagle2(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int) -> 
     frontier = [0]
     for _ in range(max_depth):
         rows = yield frontier
+        if not rows:
+            break
         added = _expand(growth, chooser, frontier, rows, bounds.top_k)
         frontier = sorted(_best_of(growth, added, bounds.frontier))
     return growth.best(bounds.nodes)
@@ -61,6 +64,8 @@ def opt_tree(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int) -
     frontier, expected = [0], 0.0
     for _ in range(max_depth):
         rows = yield frontier
+        if not rows:
+            break
         _expand(growth, chooser, frontier, rows, bounds.top_k)
         chosen = growth.best(bounds.nodes)
         total = sum(math.exp(growth.path_score[node]) for node in chosen)
@@ -90,6 +95,8 @@ def best_first(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int)
         if not frontier:
             break
         rows = yield sorted(frontier)
+        if not rows:
+            break
         for child in _expand(growth, chooser, sorted(frontier), rows, bounds.top_k):
             if growth.depth[child] < max_depth:
                 heapq.heappush(open_nodes, (-growth.path_score[child], child))
@@ -105,6 +112,8 @@ def grow_and_prune(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: 
         if not frontier:
             break
         rows = yield frontier
+        if not rows:
+            break
         count = 2 * bounds.top_k if number == 0 else bounds.top_k  # the root proposes most
         _expand(growth, chooser, frontier, rows, count)
         expanded.update(frontier)
@@ -131,6 +140,8 @@ def dyspec(bounds: Bounds, growth: Growth, chooser: Chooser, max_depth: int) -> 
             heap = [item for item in heap if item not in waiting]
             frontier = sorted([node, *(number for _, number in waiting)])
             rows = yield frontier
+            if not rows:
+                break
             passes += 1
             for number, row in zip(frontier, rows, strict=True):
                 draws[number] = chooser.choose(growth, number, row, bounds.top_k)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.drafters.base import DrafterContext, Method, Sequence
+from engine.drafters.common import Common
 from engine.drafters.lookup import Branches, LookupDrafter
 from engine.options import option
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(Common):
     """What counts as a match, and how much of what follows it is taken."""
 
     ngram: int = option(3, "longest run of last tokens that is looked up", min=1, max=16)

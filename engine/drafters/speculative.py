@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.drafters.base import Method
+from engine.drafters.common import ModelBased
 from engine.drafters.model_drafter import ModelDrafter, Policy
 from engine.growth import Chooser, Growth
 from engine.options import option
@@ -12,7 +13,7 @@ from engine.tree import Children
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(ModelBased):
     """How long the chain is."""
 
     length: int = option(4, "draft tokens per step", min=1, max=64)
@@ -22,8 +23,10 @@ def chain(options: Options, growth: Growth, chooser: Chooser, max_depth: int) ->
     """One child of one child, `length` deep."""
     node = 0
     for _ in range(min(options.length, max_depth)):
-        (row,) = yield [node]
-        (node,) = growth.add_children(node, *chooser.choose(growth, node, row, 1))
+        rows = yield [node]
+        if not rows:
+            break
+        (node,) = growth.add_children(node, *chooser.choose(growth, node, rows[0], 1))
     return None
 
 
@@ -32,7 +35,7 @@ METHOD = Method(
     summary="A chain of tokens from a draft model, checked in one target pass.",
     options=Options,
     build=lambda options, context: ModelDrafter(
-        lambda growth, chooser, depth: chain(options, growth, chooser, depth), context
+        lambda growth, chooser, depth: chain(options, growth, chooser, depth), options, context
     ),
     max_nodes=lambda options: options.length + 1,
     max_draft_rows=lambda options: options.length,

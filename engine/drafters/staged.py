@@ -36,8 +36,8 @@ class StagedDrafter(ModelDrafter):
     """Keeps, for each request's tree, what the draft model said behind guessed tokens."""
 
     def __init__(self, options: Options, grow: Grow, context: DrafterContext) -> None:
-        super().__init__(grow, context)
-        self._options = options
+        super().__init__(grow, options, context)
+        self._ahead = options
         self._trained = trained(options.model, context)
         self._texts: dict[int, ngram.OwnText] = {}
         self._sequences: dict[int, Sequence] = {}
@@ -107,7 +107,7 @@ class StagedDrafter(ModelDrafter):
         first = int(self._runner.count_B[slot])
         keys: list[tuple[int, int]] = []
         sequence = self._sequences[slot]
-        deepest = min(self._options.depth, sequence.max_depth) - 1  # leaves need no row
+        deepest = min(self._ahead.depth, sequence.max_depth) - 1  # leaves need no row
         size = self._runner.loaded.vocab_size
         for node in nodes:
             parent = growth.parents[node]
@@ -117,8 +117,8 @@ class StagedDrafter(ModelDrafter):
                 before = sequence.tokens[-2] if len(sequence.tokens) > 1 else -1
             places: list[int] = []
             for guess in ngram.guesses(
-                self._texts[slot], before, growth.tokens[node], most=self._options.guesses,
-                depth=deepest - growth.depth[node], top_k=2, min_prob=self._options.guess_prob,
+                self._texts[slot], before, growth.tokens[node], most=self._ahead.guesses,
+                depth=deepest - growth.depth[node], top_k=2, min_prob=self._ahead.guess_prob,
             ):  # fmt: skip
                 above = growth.row[node] if guess.parent < 0 else places[guess.parent]
                 places.append(first + len(tokens))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.drafters.base import Drafter, DrafterContext, Method
+from engine.drafters.common import ModelBased
 from engine.drafters.model_drafter import ModelDrafter, Policy
 from engine.errors import UserError
 from engine.growth import Chooser, Growth
@@ -16,7 +17,7 @@ from engine.tree import Children
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(ModelBased):
     """Three ways to give the shape: the first of paths, acceptance, expansion that is set."""
 
     expansion: str = option(
@@ -66,6 +67,8 @@ def grow(plan: _Plan, growth: Growth, chooser: Chooser, max_depth: int) -> Polic
         if not present:
             break
         rows = yield [number[parent] for parent, _ in present]
+        if not rows:
+            break
         for row, (parent, kids) in zip(rows, present, strict=True):
             ranks = [plan.ranks[kid] for kid in kids]
             sampled = chooser.kind is Children.SAMPLED
@@ -85,7 +88,9 @@ def grow(plan: _Plan, growth: Growth, chooser: Chooser, max_depth: int) -> Polic
 def build(options: Options, context: DrafterContext) -> Drafter:
     """A drafter over the options' shape."""
     plan = _Plan(shape_of(options))
-    return ModelDrafter(lambda growth, chooser, depth: grow(plan, growth, chooser, depth), context)
+    return ModelDrafter(
+        lambda growth, chooser, depth: grow(plan, growth, chooser, depth), options, context
+    )
 
 
 METHOD = Method(

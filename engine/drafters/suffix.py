@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.drafters.base import DrafterContext, Method, Sequence
+from engine.drafters.common import Common
 from engine.drafters.lookup import Branches, LookupDrafter, Passes
 from engine.options import option
 from engine.suffix_trie import Continuation, SuffixTrie
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(Common):
     """How much a match may draft, and how much is remembered."""
 
     nodes: int = option(12, "most drafted nodes", min=1, max=255)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.drafters.base import DrafterContext, Method, Sequence
+from engine.drafters.common import Common
 from engine.drafters.lookup import Branches, LookupDrafter, Passes
 from engine.options import option
 from engine.shapes import Shape, optimal, parse_acceptance
@@ -25,7 +26,7 @@ WIDTH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(Common):
     """The fixed tree: the optimal one for how often the successor of each rank is right."""
 
     nodes: int = option(80, "nodes of the tree besides the root, as in the paper", min=1, max=255)

@@ -20,7 +20,12 @@ from engine.tree import Source
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, near, requests, tiny, tokens_of
 
 SETTINGS: dict[str, list[dict]] = {
-    "speculative": [{"length": 1}, {"length": 6}],
+    "speculative": [
+        {"length": 1},
+        {"length": 6},
+        {"length": 6, "exit": 0.5},
+        {"keep_generating": 0.3, "length": 3},
+    ],
     "static-tree": [
         {"expansion": "1,1,3,1,1,1,1,1"},
         {"paths": "0;1;3;0.0;0.2;0.0.1"},
@@ -30,6 +35,10 @@ SETTINGS: dict[str, list[dict]] = {
         {"policy": policy, "nodes": nodes, "depth": 5, "top_k": 4}
         for policy in ("eagle2", "opt-tree", "best-first", "grow-and-prune")
         for nodes in (3, 12)
+    ]
+    + [
+        {"policy": policy, "nodes": 6, "exit": 0.2, "exit_target": 0.5, "keep_generating": 0.02}
+        for policy in ("eagle2", "best-first")
     ],
     "staged": [
         {"policy": policy, "nodes": 8, "depth": 5, "guesses": guesses}
