@@ -20,6 +20,7 @@ _MODULES = {
     "ngram": "engine.drafters.ngram",
     "prompt-lookup": "engine.drafters.prompt_lookup",
     "suffix": "engine.drafters.suffix",
+    "combine": "engine.drafters.combine",
     "token-recycling": "engine.drafters.token_recycling",
 }
 

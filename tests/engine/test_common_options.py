@@ -9,6 +9,7 @@ import pytest
 
 from engine.drafters.common import AdaptiveExit
 from engine.drafters.speculative import Options
+from engine.tree import Source
 from tests.engine.tiny import decode_all, engine_for, near, requests, tiny, tokens_of
 
 
@@ -84,3 +85,12 @@ def test_a_draft_model_left_behind_catches_up(pair, cache):
             assert output.steps[0].tree.num_drafted > 0
     plain, _ = decode_all(engine_for("autoregressive", {}, *pair), wanted)
     assert tokens == tokens_of(plain)[0][: len(tokens)]
+
+
+def test_combine_takes_turns(pair):
+    """Greedy output of a tiny model loops: then the lookup drafts, before that the model."""
+    steps = steps_of(pair, "combine", {})
+    sources = {int(step.tree.source_M[1]) for step in steps if step.tree.num_drafted}
+    assert sources == {Source.DRAFT, Source.LOOKUP}
+    model = sum(step.tree.draft_passes for step in steps)
+    assert model < sum(step.tree.draft_passes for step in steps_of(pair, "dynamic-tree", {}))

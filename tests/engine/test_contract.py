@@ -47,6 +47,7 @@ SETTINGS: dict[str, list[dict]] = {
     "ngram": [{"top_k": 1, "depth": 4}],
     "prompt-lookup": [{"matches": 4, "match": "earliest"}],
     "suffix": [{"shared": False, "nodes": 5}],
+    "combine": [{"lookup": "prompt-lookup", "longest": 4}, {"draft_cost": 8, "policy": "opt-tree"}],
     "token-recycling": [{"nodes": 12, "depth": 3}],
 }
 CASES = [
