@@ -88,7 +88,7 @@ def build_engine(
         children=children,
         with_replacement=config.verify == "multi-step",
         draft=draft_runner,
-        target=target,
+        target=target_runner,
         vocab_size=target.vocab_size,
     )
     drafter = method.build(config.options, context)

@@ -11,7 +11,6 @@ from engine.sampling import Sampling
 from engine.tree import Children, TokenTree
 
 if TYPE_CHECKING:
-    from engine.models import LoadedModel
     from engine.records import Verdict
     from engine.runner import TreeRunner
     from engine.target import Scores
@@ -67,7 +66,7 @@ class DrafterContext(NamedTuple):
     children: Children
     with_replacement: bool
     draft: TreeRunner | None
-    target: LoadedModel
+    target: TreeRunner
     vocab_size: int
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.drafters.auto import AutoDrafter
 from engine.drafters.base import Drafter, DrafterContext, Method
 from engine.drafters.common import ModelBased
 from engine.drafters.model_drafter import Grow, ModelDrafter
 from engine.drafters.policies import POLICIES
+from engine.errors import UserError
 from engine.options import option
 from engine.tree import Children
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,7 @@ class Options(ModelBased):
     """The policy and its bounds. Options a policy does not use are ignored by it."""
 
     policy: str = option(
-        "eagle2", "how the tree grows; see docs/methods.md", choices=tuple(POLICIES)
+        "eagle2", "how the tree grows; see docs/methods.md", choices=(*POLICIES, AUTO)
     )
     nodes: int = option(6, "drafted nodes that stay in the tree", min=1, max=255)
     depth: int = option(4, "deepest level", min=1, max=32)
@@ -29,6 +33,7 @@ class Options(ModelBased):
     threshold: float = option(
         0.05, "opt-tree stops when a level adds fewer expected tokens than this", min=0, max=1
     )
+    most: int = option(16, "most drafted nodes of auto, which finds their number", min=1, max=255)
     rounds: int = option(4, "growth rounds of grow-and-prune", min=1, max=32)
 
     @property
@@ -36,20 +41,29 @@ class Options(ModelBased):
         return self.width or self.top_k
 
 
+def max_nodes(options: Options) -> int:
+    """Most nodes of a tree, the root included."""
+    return 1 + (options.most if options.policy == AUTO else options.nodes)
+
+
 def max_draft_rows(options: Options) -> int:
     """Most nodes that ever run through the draft model in one step."""
+    if options.policy == AUTO:
+        return 1 + (options.depth - 1) * options.frontier
     return POLICIES[options.policy].max_expanded(options)
 
 
 def children_for(options: Options) -> tuple[Children, ...]:
     """Pruning sampled children would break losslessness: only best-first may sample."""
-    if POLICIES[options.policy].may_sample:
+    if options.policy != AUTO and POLICIES[options.policy].may_sample:
         return (Children.COUPLED, Children.FIXED, Children.SAMPLED)
     return (Children.COUPLED, Children.FIXED)
 
 
 def grow_by(options: Options, children: Children) -> Grow:
-    """The chosen policy within the options' depth."""
+    """The chosen policy within the options' depth. Raises UserError for auto, which has costs."""
+    if options.policy == AUTO:
+        raise UserError("Policy auto is of dynamic-tree alone; choose another one here.")
     policy = POLICIES[options.policy]
     grow = policy.sampled if children is Children.SAMPLED else policy.grow
     assert grow is not None
@@ -58,6 +72,8 @@ def grow_by(options: Options, children: Children) -> Grow:
 
 def build(options: Options, context: DrafterContext) -> Drafter:
     """A drafter that grows its trees by the chosen policy."""
+    if options.policy == AUTO:
+        return AutoDrafter(options, context)
     return ModelDrafter(grow_by(options, context.children), options, context)
 
 
@@ -66,7 +82,7 @@ METHOD = Method(
     summary="A tree grown each step where the draft model is confident; the policy says how.",
     options=Options,
     build=build,
-    max_nodes=lambda options: options.nodes + 1,
+    max_nodes=max_nodes,
     max_draft_rows=max_draft_rows,
     needs_draft=True,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),

@@ -79,7 +79,10 @@ class ModelDrafter:
                 with_replacement=self._context.with_replacement,
             )
             policies[s.slot] = self.grow(growths[s.slot], chooser, s.max_depth)
-            frontier[s.slot] = next(policies[s.slot])
+            try:
+                frontier[s.slot] = next(policies[s.slot])
+            except StopIteration as stop:  # nothing is worth drafting here
+                kept[s.slot] = stop.value
         while frontier:
             logits = self._expand(growths, frontier)
             for slot, rows in logits.items():

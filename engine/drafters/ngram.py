@@ -36,8 +36,9 @@ def trained(choice: str, context: DrafterContext) -> ngram.Ngram:
         return ngram.empty(context.vocab_size)
     folder: Path | None = Path(choice)
     if choice == "auto":
-        beside = [context.target.path] + ([context.draft.loaded.path] if context.draft else [])
-        folder = ngram.find_folder(context.target.tokenizer, beside=beside)
+        runners = [context.target, context.draft] if context.draft else [context.target]
+        tokenizer = context.target.loaded.tokenizer
+        folder = ngram.find_folder(tokenizer, beside=[runner.loaded.path for runner in runners])
     return ngram.load(folder) if folder else ngram.empty(context.vocab_size)
 
 

@@ -5,13 +5,15 @@ A new method is tested by being registered: SETTINGS only adds option sets worth
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from engine import ngram
+from engine.costs import PassCost
+from engine.drafters import auto
 from engine.errors import UserError
 from engine.records import Fate, FinishReason, Origin
 from engine.registry import METHODS, method_names
@@ -39,7 +41,8 @@ SETTINGS: dict[str, list[dict]] = {
     + [
         {"policy": policy, "nodes": 6, "exit": 0.2, "exit_target": 0.5, "keep_generating": 0.02}
         for policy in ("eagle2", "best-first")
-    ],
+    ]
+    + [{"policy": "auto", "most": 10, "depth": 5}],
     "staged": [
         {"policy": policy, "nodes": 8, "depth": 5, "guesses": guesses}
         for policy, guesses in (("eagle2", 1), ("best-first", 4), ("grow-and-prune", 3))
@@ -59,6 +62,15 @@ CASES = [
 ]
 GREEDY = Sampling()
 WARM = Sampling(temperature=0.8, top_k=40, top_p=0.95, seed=11)
+
+
+@pytest.fixture(autouse=True)
+def _drafting_pays(monkeypatch):
+    """Policy auto drafts where it pays, which on a pair of equal models it would not."""
+    slow = PassCost((1, 64), (1, 2), ((10.0, 11.0), (10.0, 11.0)))
+    fast = PassCost((1, 64), (1, 2), ((0.1, 0.2), (0.1, 0.2)))
+    costs = cycle((slow, fast))
+    monkeypatch.setattr(auto, "measure", lambda runner, most_nodes: next(costs))
 
 
 @pytest.fixture(scope="module")
