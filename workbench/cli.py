@@ -23,14 +23,23 @@ COMMANDS = {
         "workbench.commands.compare:compare",
         "Measure methods against plain decoding on the same prompts.",
     ),
+    "sweep": (
+        "workbench.commands.sweep:sweep",
+        "Measure every combination of options, cell by cell; can be stopped and gone on with.",
+    ),
     "methods": ("workbench.commands.methods:methods", "List the methods and their options."),
     "runs": ("workbench.commands.runs:runs", "List the stored runs."),
     "show": ("workbench.commands.show:show", "Look into a run; with --step, the tree as text."),
+    "whatif": (
+        "workbench.commands.whatif:whatif",
+        "Ask what other static trees would have accepted on a run.",
+    ),
     "report": ("workbench.commands.report:report", "Write a report on runs as one HTML file."),
     "export": (
         "workbench.commands.export:export",
         "Write a run's tables as Parquet, CSV or JSON files.",
     ),
+    "query": ("workbench.commands.query:query", "Ask stored runs a question in SQL."),
     "compile": (
         "workbench.commands.compile:compile_pair",
         "Compile a pair's forwards for this machine, once.",

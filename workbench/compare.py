@@ -27,9 +27,10 @@ from workbench.comparing.keeping import KeptArm, keeping
 from workbench.comparing.prepare import Group, Setting, prepare, run_spec
 from workbench.comparing.result import ArmRun, CompareSpec, Comparison
 from workbench.comparing.telling import Pace, Telling
-from workbench.events import Event
+from workbench.events import Event, MeasuringStarted
 from workbench.job import use_threads
 from workbench.losslessness import Difference, judge
+from workbench.spec import LOSSY
 from workbench.store.index import now_iso, prepare_folder
 from workbench.workloads import load_workload
 
@@ -43,11 +44,12 @@ def compare(
     *,
     runs: Path | None = None,
     command: str = "",
+    sweep: str = "",
 ) -> Comparison:
     """Measure all arms and keep what was found; when stopped, what was complete.
 
-    `emit` gets `Progress` and, for each stored arm, `RunFinished`. `command` is what a person would
-    type to run it again.
+    `emit` gets `MeasuringStarted`, `Progress` and, for each stored arm, `RunFinished`. `command` is
+    what a person would type to run it again, `sweep` the sweep that it is a part of.
 
     Raises:
         UserError: wrong input, found before anything was timed.
@@ -55,7 +57,7 @@ def compare(
     """
     telling = Telling(emit, should_stop)
     folder = prepare_folder(runs)
-    arms = parse_arms(spec.methods)
+    arms = parse_arms(spec.methods, spec.baselines)
     questions = {name: load_workload(name, limit=spec.limit) for name in spec.workloads}
     dtypes = _usable_dtypes(spec, telling)
     use_threads(spec.threads)
@@ -70,7 +72,9 @@ def compare(
         workloads={},
         arms=[],
         notes=telling.notes,
+        sweep=sweep,
     )
+    emit(MeasuringStarted(found.comparison_id))
     groups = list(product(dtypes, dict.fromkeys(spec.caches), dict.fromkeys(spec.executions)))
     pace = Pace(parts=len(groups) * len(questions))
     try:
@@ -80,6 +84,7 @@ def compare(
             _describe(found, group)
             for workload in questions:
                 _measure(found, group, workload, pace=pace, telling=telling, folder=folder)
+                _keep_so_far(found, folder)
         found.status = "finished"
     except StoppedError:
         found.status = "cancelled"
@@ -88,6 +93,14 @@ def compare(
         if any(arm.samples for arm in found.arms):
             result.save(found, folder)
     return found
+
+
+def _keep_so_far(found: Comparison, folder: Path) -> None:
+    """What a process that is killed later leaves behind; it reads as interrupted."""
+    found.status = "interrupted"
+    if any(arm.samples for arm in found.arms):
+        result.save(found, folder)
+    found.status = "failed"
 
 
 def _measure(
@@ -193,6 +206,8 @@ def _why_not_comparable(run: ArmRun, *, greedy: bool) -> str:
         return ""
     if run.method in BASELINES:
         return "draws its own random numbers"
+    if run.verify in LOSSY:
+        return f"{run.verify} acceptance is lossy: it changes the output's law"
     if run.verify != "match":
         return f"rule {run.verify} keeps the distribution, not the tokens"
     return ""

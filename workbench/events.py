@@ -57,6 +57,20 @@ class RunFinished(NamedTuple):
     message: str = ""  # for people, when failed
 
 
+class MeasuringStarted(NamedTuple):
+    """A comparison or a sweep has passed its checks."""
+
+    result: str  # the comparison's id, or the sweep's name
+
+
+class MeasuringFinished(NamedTuple):
+    """The last event of a comparison or a sweep."""
+
+    result: str  # empty: nothing was complete, so nothing was kept
+    status: str  # finished, cancelled or failed
+    message: str = ""  # for people, when failed
+
+
 @dataclass(slots=True)
 class RunSummary:
     """Figures of a whole run; definitions in docs/measuring.md."""
@@ -104,4 +118,13 @@ class RunSummary:
         }
 
 
-Event = Progress | RunStarted | RequestStarted | StepDone | RequestDone | RunFinished
+Event = (
+    Progress
+    | RunStarted
+    | RequestStarted
+    | StepDone
+    | RequestDone
+    | RunFinished
+    | MeasuringStarted
+    | MeasuringFinished
+)

@@ -72,6 +72,24 @@ def rows_frame(rows: Iterable[Row]) -> pd.DataFrame:
     )
 
 
+def summaries_frame(summaries: Mapping[str, RunSummary]) -> pd.DataFrame:
+    """One line per run, with those columns of `rows_frame` that need no baseline."""
+    return pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "workload": "",
+                "tokens_per_second": summary.tokens_per_second,
+                "tokens_per_step": summary.tokens_per_step,
+                "acceptance_rate": summary.acceptance_rate,
+                "repetition": summary.repetition,
+                "drafts": summary.drafted > 0,
+            }
+            for arm, summary in summaries.items()
+        ]
+    )
+
+
 def ordered(frame: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     """The frame with its arms in this order, those included that it does not hold.
 

@@ -19,15 +19,11 @@ from workbench.events import (
     RunSummary,
     StepDone,
 )
+from workbench.measuring import ACTIVE, IDLE, RUNNING, STARTING, Measuring
 from workbench.spec import RunSpec
 
 #: steps kept whole for scrubbing back in the live view
 KEPT_STEPS = 400
-
-IDLE = "idle"
-STARTING = "starting"
-RUNNING = "running"
-ACTIVE = (STARTING, RUNNING)
 
 
 class TextToken(NamedTuple):
@@ -78,6 +74,8 @@ class Snapshot:
     summary: RunSummary = field(default_factory=RunSummary)
     error: str = ""  # a sentence, where the run failed or its worker died
     wrong_input: bool = False  # the error is about the spec, and no run was kept
+    kind: str = "run"  # of the job started last: run, compare or sweep
+    measuring: Measuring = field(default_factory=Measuring)  # the last comparison or sweep
 
     @property
     def active(self) -> bool:
@@ -105,6 +103,10 @@ class LiveState:
     @property
     def run_id(self) -> str:
         return self._state.run_id
+
+    @property
+    def active(self) -> bool:
+        return self._state.active
 
     def begin(self, spec: RunSpec | None) -> None:
         """Forget the last run; `spec` is being started."""

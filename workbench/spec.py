@@ -11,9 +11,7 @@ EMBEDDED_DRAFT = "pycode-draft"
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Execution = Literal["auto", "eager", "compiled"]
-Verify = Literal[
-    "match", "multi-step", "without-replacement", "block", "traversal", "typical"
-]
+Verify = Literal["match", "multi-step", "without-replacement", "block", "traversal", "typical"]
 #: verification rules that change the output's law
 LOSSY = ("typical",)
 ChildrenChoice = Literal["auto", "fixed", "coupled", "sampled"]

@@ -21,9 +21,11 @@ from typing import Any
 from engine.errors import UserError
 from workbench.environment import cpu_flags
 from workbench.events import Event
+from workbench.jobs import RUN, Spec, kind_of, under_way
+from workbench.measuring import MeasuringState
 from workbench.snapshot import LiveState, Snapshot
 from workbench.spec import RunSpec
-from workbench.store.index import mark_interrupted, running_of
+from workbench.store.index import list_runs, mark_interrupted
 from workbench.store.schema import RunStatus
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 _ISA = "ONEDNN_MAX_CPU_ISA"
 _ISA_WITHOUT_AMX = "AVX512_CORE_BF16"
 _EXIT_S = 5.0
+#: runs among which those of a process which has just died are looked for
+_RECENT = 64
 
 #: what the death of a worker by a signal usually means, and what to try
 SIGNAL_HINTS = {
@@ -47,8 +51,9 @@ SIGNAL_HINTS = {
 
 
 class WorkerHandle:
-    """One worker process, started when first needed and kept with its models for the next run.
+    """One worker process, started when first needed and kept with its models for the next job.
 
+    It does one job at a time, a run, a comparison or a sweep: none disturbs another's times.
     Safe to use from several threads. `on_event` is called for each event, from another thread.
     """
 
@@ -57,23 +62,26 @@ class WorkerHandle:
         *,
         runs: Path | None = None,
         on_event: Callable[[Event], None] | None = None,
-        job: str = "workbench.job:execute",
+        job: str = "workbench.jobs:execute",
     ) -> None:
-        """`runs` is where runs are stored; `job` is the function that decodes (for tests)."""
+        """`runs` is where runs are stored; `job` is the function that works (for tests)."""
         self._runs, self._on_event, self._job = runs, on_event, job
         self._changed = threading.Condition()
         self._state = LiveState()
+        self._measuring = MeasuringState()
+        self._spec: Spec | None = None  # of the job started last
+        self._kind = RUN
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._settings: dict[str, str] = {}
         self._number = 0  # of the job started last
         self._busy = False
 
-    def start(self, spec: RunSpec) -> None:
-        """Begin a run; returns at once. Raises UserError while another one is under way."""
+    def start(self, spec: Spec) -> None:
+        """Begin a job; returns at once. Raises UserError while another one is under way."""
         with self._changed:
-            if self._busy:
-                raise UserError("A run is under way; stop it, or wait until it has ended.")
+            if self._busy and self._spec is not None:
+                raise UserError(f"{under_way(self._spec)}; stop it, or wait until it has ended.")
             settings = worker_settings(spec)
             if self._process is not None and (not self._alive() or settings != self._settings):
                 self._end_process()
@@ -81,13 +89,17 @@ class WorkerHandle:
                 self._spawn(settings)
             self._number += 1
             self._busy = True
-            self._state.begin(spec)
+            self._spec, self._kind = spec, kind_of(spec)
+            if isinstance(spec, RunSpec):
+                self._state.begin(spec)
+            else:
+                self._measuring.begin(self._kind, spec)
             folder = str(self._runs) if self._runs else None
-            self._send("start", self._number, spec.model_dump_json(), folder)
+            self._send("start", self._number, self._kind, spec.model_dump_json(), folder)
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Ask the run under way to end; it does within a step."""
+        """Ask the job under way to end; it does within a step."""
         with self._changed:
             if self._busy:
                 self._send("stop", self._number)
@@ -95,16 +107,18 @@ class WorkerHandle:
     def snapshot(self) -> Snapshot:
         """The state now."""
         with self._changed:
-            return self._state.snapshot()
+            found = self._state.snapshot()
+            found.kind, found.measuring = self._kind, self._measuring.snapshot()
+            return found
 
     @property
     def version(self) -> int:
-        """Rises with every change; cheap to ask."""
+        """Rises with every change of a run; cheap to ask."""
         return self._state.version
 
     @property
     def active(self) -> bool:
-        """Whether a run is under way."""
+        """Whether a job is under way, of whichever kind."""
         return self._busy
 
     @property
@@ -113,12 +127,12 @@ class WorkerHandle:
         return self._process.pid if self._process is not None else None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no run is under way; False if that took longer than `timeout` seconds."""
+        """Wait until no job is under way; False if that took longer than `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy, timeout)
 
     def close(self) -> None:
-        """End the worker; a run under way is cancelled."""
+        """End the worker; a job under way is cancelled."""
         with self._changed:
             process = self._process
             if process is None:
@@ -191,7 +205,7 @@ class WorkerHandle:
 
     def _take(self, event: Event) -> None:
         with self._changed:
-            self._state.fold(event)
+            (self._state if self._kind == RUN else self._measuring).fold(event)
             self._changed.notify_all()
         if self._on_event is None:
             return
@@ -204,7 +218,8 @@ class WorkerHandle:
 
     def _fail(self, status: str, message: str, *, wrong_input: bool = False) -> None:
         with self._changed:
-            self._state.fail(status, message, wrong_input=wrong_input)
+            state = self._state if self._kind == RUN else self._measuring
+            state.fail(status, message, wrong_input=wrong_input)
             self._changed.notify_all()
 
     def _set_idle(self, process: subprocess.Popen[bytes]) -> None:
@@ -214,14 +229,14 @@ class WorkerHandle:
             self._changed.notify_all()
 
     def _died(self, pid: int, code: int) -> None:
-        """The worker is gone in the middle of a run. Called under the lock."""
-        snapshot = self._state.snapshot()
-        if snapshot.active:
-            message = death_sentence(code, dtype=snapshot.spec.dtype if snapshot.spec else "")
-            self._state.fail(RunStatus.INTERRUPTED, message)
-            run_id = snapshot.run_id or running_of(pid, self._runs)  # it may have died compiling
-            if run_id:
-                mark_interrupted(run_id, message, self._runs)
+        """The worker is gone in the middle of a job. Called under the lock."""
+        state = self._state if self._kind == RUN else self._measuring
+        if state.active:
+            message = death_sentence(code, dtype=_dtypes(self._spec))
+            state.fail(RunStatus.INTERRUPTED, message)
+            for entry in list_runs(self._runs, limit=_RECENT):  # it may have died compiling
+                if entry.pid == pid:
+                    mark_interrupted(entry.run_id, message, self._runs)
         self._busy = False
         self._changed.notify_all()
 
@@ -238,7 +253,14 @@ def death_sentence(code: int, *, dtype: str = "") -> str:
     return f"The worker died of {name}: {hint}."
 
 
-def worker_settings(spec: RunSpec) -> dict[str, str]:
+def _dtypes(spec: Spec | None) -> str:
+    """The number formats of a job, for a sentence."""
+    if spec is None:
+        return ""
+    return spec.dtype if isinstance(spec, RunSpec) else " or ".join(spec.dtypes)
+
+
+def worker_settings(spec: Spec) -> dict[str, str]:
     """Environment variables that the worker must have before torch loads.
 
     bfloat16 on a processor that lists avx512_bf16: oneDNN is held to that instruction set, since
@@ -246,6 +268,6 @@ def worker_settings(spec: RunSpec) -> dict[str, str]:
     user has set stands.
     """
     on_cpu = not spec.device.startswith("cuda")
-    if spec.dtype == "bfloat16" and on_cpu and "avx512_bf16" in cpu_flags():
+    if "bfloat16" in _dtypes(spec) and on_cpu and "avx512_bf16" in cpu_flags():
         return {_ISA: os.environ.get(_ISA, _ISA_WITHOUT_AMX)}
     return {}

@@ -20,13 +20,13 @@ from typing import Any
 
 from engine.errors import UserError
 from workbench.events import Event
-from workbench.spec import RunSpec
+from workbench.jobs import KINDS
 
 logger = logging.getLogger(__name__)
 
 #: events of this long travel in one message
 BURST_S = 0.05
-#: time a run gets to end by itself once the parent is gone
+#: time a job gets to end by itself once the parent is gone
 _GRACE_S = 10.0
 
 
@@ -67,7 +67,7 @@ class Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.jobs: queue.Queue[tuple[int, str, str | None] | None] = queue.Queue()
+        self.jobs: queue.Queue[tuple[int, str, str, str | None] | None] = queue.Queue()
         self._stopped_up_to = 0  # jobs are numbered from 1
         self._ending = False
         threading.Thread(target=self._work, name="inbox", daemon=True).start()
@@ -83,7 +83,7 @@ class Inbox:
             except (EOFError, OSError):
                 command, values = "exit", []
             if command == "start":
-                self.jobs.put((values[0], values[1], values[2]))
+                self.jobs.put((values[0], values[1], values[2], values[3]))
             elif command == "stop":
                 self._stopped_up_to = max(self._stopped_up_to, values[0])
             else:
@@ -98,10 +98,10 @@ def serve(connection: Connection, job: Callable[..., Any]) -> None:
     """Run jobs until the parent says exit or is gone."""
     outbox, inbox = Outbox(connection), Inbox(connection)
     while (todo := inbox.jobs.get()) is not None:
-        number, spec_json, folder = todo
+        number, kind, spec_json, folder = todo
         try:
             job(
-                RunSpec.model_validate_json(spec_json),
+                KINDS[kind].model_validate_json(spec_json),
                 outbox.emit,
                 lambda number=number: inbox.should_stop(number),
                 runs=Path(folder) if folder else None,
@@ -109,7 +109,7 @@ def serve(connection: Connection, job: Callable[..., Any]) -> None:
         except UserError as error:
             outbox.send("error", number, True, str(error))
         except Exception as error:
-            logger.exception("the run broke off")
+            logger.exception("the job broke off")
             outbox.send("error", number, False, f"Internal error: {type(error).__name__}: {error}")
         outbox.send("idle", number)
 

@@ -9,9 +9,8 @@ import streamlit as st
 from engine.errors import UserError
 from engine.options import OptionInfo
 from engine.registry import METHODS, describe, method_names
+from pages.parts.models import choose_pair
 from workbench.spec import (
-    EMBEDDED_DRAFT,
-    EMBEDDED_TARGET,
     ChildrenChoice,
     Dtype,
     Execution,
@@ -22,7 +21,6 @@ from workbench.view.forms import WORKLOAD_LABELS, Prompt, build_spec, changed_op
 from workbench.view.live import Handle
 
 _OWN = "own"
-_EMBEDDED, _OTHER = "Embedded pair", "Other models"
 
 
 @st.cache_data(show_spinner=False)
@@ -33,10 +31,12 @@ def _gallery(workload: str) -> list[Prompt]:
 def run_form() -> dict[str, Any]:
     """Common choices; the fields of a spec."""
     fields: dict[str, Any] = {}
-    fields |= _pair()
+    pair = st.container()  # what is said of a pair depends on the method chosen below it
     fields["method"] = st.selectbox(
         "Method", method_names(), index=method_names().index("dynamic-tree"), key="method"
     )
+    with pair:
+        fields |= choose_pair(fields["method"])
     st.caption(METHODS[fields["method"]].summary)
     fields["prompt"] = _prompt()
     fields["max_new_tokens"] = st.number_input(
@@ -68,21 +68,6 @@ def stop(handle: Handle) -> None:
     """Ask the run under way to end, and say so until it has."""
     st.session_state["stopping"] = True
     handle.stop()
-
-
-def _pair() -> dict[str, Any]:
-    which = st.segmented_control(
-        "Models", [_EMBEDDED, _OTHER], default=_EMBEDDED, required=True, key="pair", width="stretch"
-    )
-    if which == _EMBEDDED:
-        return {"target": EMBEDDED_TARGET, "draft": EMBEDDED_DRAFT}
-    hint = "Local folder or hub id"
-    target = st.text_input("Target", placeholder=hint, key="target", persist_state="page")
-    draft = st.text_input(
-        "Draft", placeholder=hint, key="draft", persist_state="page",
-        help="Its vocabulary must be the target's.",
-    )  # fmt: skip
-    return {"target": target.strip(), "draft": draft.strip()}
 
 
 def _prompt() -> str:

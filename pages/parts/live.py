@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from pages.parts.settings import handle, presenter, settings
 from pages.parts.view import asked, decoding_view
+from workbench.store import run_file
 from workbench.view.forms import escape_markdown
 from workbench.view.live import current
 from workbench.view.presenter import Cursor
 
 _KEY = "live"
+_PAGE = Path(__file__).resolve().parents[1] / "replay.py"
+_REPLAY = "live/replay"  # what the view wants opened there
 _NOT_STARTED = "The run was not started"
 
 
@@ -27,12 +32,16 @@ def live_panel(*, active: bool) -> None:
 
 
 def _draw(was_active: bool) -> None:
+    if named := st.session_state.pop(_REPLAY, None):
+        st.switch_page(st.Page(_PAGE), query_params=named)
     live = current(handle(), stopping=st.session_state.get("stopping", False))
     with st.container():
         if live.error:
             _say(live.error, title=_NOT_STARTED if live.wrong_input else "The run ended early")
     cursor = st.session_state.setdefault("cursor", Cursor())
-    decoding_view(presenter().payload(live, cursor), key=_KEY, on_ask=_on_ask)
+    stored = not live.active and run_file(live.run_id).is_file()
+    told = presenter().payload(live, cursor) | {"stored": stored}
+    decoding_view(told, key=_KEY, on_ask=_on_ask)
     if live.active != was_active:
         st.rerun()  # the buttons and the tick change with it
 
@@ -42,4 +51,9 @@ def _say(problem: str, *, title: str) -> None:
 
 
 def _on_ask() -> None:
-    st.session_state["cursor"].ask(asked(_KEY))
+    question = asked(_KEY)
+    if "replay" in question:
+        named = {"run": current(handle()).run_id, "step": str(int(question["replay"]) + 1)}
+        st.session_state[_REPLAY] = named
+    else:
+        st.session_state["cursor"].ask(question)

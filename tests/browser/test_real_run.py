@@ -62,9 +62,10 @@ def test_wrong_input_is_a_sentence_and_nothing_is_stored(app: str, runs: Path, n
     before = len(list_runs(runs))
     page = new_page(app)
     page.get_by_text("Other models", exact=True).click()
-    page.get_by_role("textbox", name="Target").fill("/no/such/folder")
-    page.get_by_role("textbox", name="Draft").fill("/no/such/folder")
-    page.keyboard.press("Tab")
+    for name in ("Target", "Draft"):
+        page.get_by_role("combobox", name=name).fill("/no/such/folder")
+        page.keyboard.press("Enter")
+    expect(page.get_by_text("There is no model folder")).to_be_visible(timeout=LONG)
     press_run(page)
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("/no/such/folder", timeout=LONG)

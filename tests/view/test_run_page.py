@@ -128,20 +128,109 @@ def test_an_own_prompt_is_decoded_and_an_empty_one_refused(handle: FakeHandle):
     assert payload(at)["prompt"] == "<b>x</b>"
 
 
-def test_an_empty_model_name_is_a_sentence(handle: FakeHandle):
+def local_model(folder: Path, name: str, kind: str = "llama", **config: object) -> str:
+    """A model as far as files tell; its name as a spec takes it."""
+    path = folder / name
+    path.mkdir(parents=True)
+    facts = {"model_type": kind, "vocab_size": 3, "max_position_embeddings": 64}
+    (path / "config.json").write_text(json.dumps(facts | config))
+    vocab = {"model": {"vocab": {"a": 0, "b": 1, "c": 2}}, "added_tokens": []}
+    (path / "tokenizer.json").write_text(json.dumps(vocab))
+    (path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return str(path)
+
+
+def test_an_empty_model_name_is_a_sentence(
+    handle: FakeHandle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    name = local_model(tmp_path / "mine", "some-model")
+    monkeypatch.setenv("DRAFTREE_MODELS", str(tmp_path / "mine"))
     at = page()
     at.get_by_key("pair").set_value("Other models").run()
     at.button(key="run").click().run()
     assert not handle.specs
     assert "target model is empty" in at.error[0].value
 
-    at.text_input(key="target").set_value("some/model")
+    at.selectbox(key="target").set_value(name)
     at.button(key="run").click().run()
     assert "draft model is empty" in at.error[0].value
     at.selectbox(key="method").set_value("autoregressive").run()
     at.button(key="run").click().run()
     assert not at.error
-    assert (handle.specs[0].target, handle.specs[0].draft) == ("some/model", None)
+    assert (handle.specs[0].target, handle.specs[0].draft) == (name, None)
+
+
+def test_models_of_this_machine_are_offered_with_a_word_on_whether_they_fit(
+    handle: FakeHandle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    mine = tmp_path / "mine"
+    target, draft = local_model(mine, "large"), local_model(mine, "small")
+    other = local_model(mine, "other")
+    (Path(other) / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"x": 0}}}))
+    recurrent = local_model(mine, "<b>rwkv</b>", kind="rwkv")
+    monkeypatch.setenv("DRAFTREE_MODELS", str(mine))
+    at = page()
+    at.get_by_key("pair").set_value("Other models").run()
+    offered = at.selectbox(key="target").options
+    assert len(offered) == 4
+    assert offered[1].startswith("mine/large · llama")
+    at.selectbox(key="target").set_value(target).run()
+    assert "drafts with a second model" in at.warning[0].value
+    at.selectbox(key="draft").set_value(draft).run()
+    assert not at.warning
+    assert any("same vocabulary of 3 tokens" in caption.value for caption in at.caption)
+    at.selectbox(key="draft").set_value(other).run()
+    assert "vocabularies differ" in at.warning[0].value
+    at.selectbox(key="method").set_value("autoregressive").run()
+    assert not at.warning
+    at.selectbox(key="target").set_value(recurrent).run()
+    assert "rule out" in at.warning[0].value
+    assert "<b>" not in at.warning[0].value.replace("\\<", "")
+    assert not handle.specs
+
+
+def test_a_huge_prompt_is_refused_with_a_sentence(handle: FakeHandle):
+    at = page()
+    at.get_by_key("source").set_value("own").run()
+    at.text_area(key="own_prompt").set_value("x" * 100_000)
+    at.button(key="run").click().run()
+    assert not handle.specs
+    assert "100 kB" in at.error[0].value
+
+
+def test_an_eager_run_is_offered_compiled_forwards(
+    handle: FakeHandle, monkeypatch: pytest.MonkeyPatch
+):
+    from pages.parts import speed_up
+
+    monkeypatch.setattr(speed_up, "_device", lambda run_id: "cpu")
+    monkeypatch.setattr("workbench.view.speed_up._has_compiler", lambda: True)
+    at = page()
+    at.button(key="run").click().run()
+    at = done(at, handle)
+    assert any("about 4 minutes" in caption.value for caption in at.caption)
+    at.button(key="compile").click().run()
+    assert [spec.execution for spec in handle.specs] == ["auto", "compiled"]
+    at = done(at, handle)
+    assert not any(button.key == "compile" for button in at.button)
+
+
+@pytest.mark.parametrize(
+    ("device", "mode", "execution", "compiler"),
+    [("cuda", "eager", "auto", True), ("cpu", "compiled", "auto", True),
+     ("cpu", "eager", "eager", True), ("cpu", "eager", "auto", False), ("", "eager", "auto", True)],
+)  # fmt: skip
+def test_nothing_is_offered_where_it_would_not_help(
+    device: str, mode: str, execution: str, compiler: bool, monkeypatch: pytest.MonkeyPatch
+):
+    from workbench.spec import RunSpec
+    from workbench.view.live import Live
+    from workbench.view.speed_up import offer
+
+    monkeypatch.setattr("workbench.view.speed_up._has_compiler", lambda: compiler)
+    spec = RunSpec(prompt="x", execution=execution)
+    live = Live(status="finished", run_id="r", spec=spec, mode=mode)
+    assert offer(live, device=device) is None
 
 
 def test_what_the_worker_refuses_is_shown_without_its_markup(

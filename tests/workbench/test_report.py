@@ -153,6 +153,7 @@ def test_a_report_holds_what_measuring_asks_for(measured) -> None:
         "From ideal to measured",
         "Frontier: speedup against tree size",
         "Tokens per step",
+        "Predicted against measured",
         "Stages of a step",
         "Accepted per step",
         "Acceptance by depth",
@@ -216,7 +217,8 @@ def test_runs_alone_get_no_speedup(measured) -> None:
     assert "×" not in several.verdict
     assert len(several.commands) == 3
     html = render.to_html(several)
-    assert html.count('class="plot"') == len(several.charts) + len(several.trees)
+    assert html.count('class="plot"') == len(several.charts)
+    assert html.count('<svg xmlns="http://www.w3.org/2000/svg" viewBox=') == len(several.trees) >= 1
     plain = report_on_runs([found.arms[0].run_id], runs)
     assert "estimate" not in plain.verdict
 

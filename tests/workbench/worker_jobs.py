@@ -16,6 +16,8 @@ from engine.records import FinishReason, Origin, RequestRecord, StageTimes, Step
 from engine.tree import root_only
 from workbench import metrics
 from workbench.events import (
+    MeasuringFinished,
+    MeasuringStarted,
     Progress,
     RequestDone,
     RequestStarted,
@@ -87,6 +89,39 @@ def scripted(
     finished = RunFinished(recorder.run_id, recorder.finish(status), summary)
     emit(finished)
     return finished
+
+
+def measuring(
+    spec: Any,
+    emit: Callable[[Any], None],
+    should_stop: Callable[[], bool],
+    *,
+    runs: Path | None = None,
+) -> None:
+    """Runs as `scripted`; comparisons of `repeats` rounds, whose first workload goes wrong."""
+    if isinstance(spec, RunSpec):
+        scripted(spec, emit, should_stop, runs=runs)
+        return
+    what = spec.workloads[0]
+    if what == "wrong":
+        raise UserError("The workload is wrong.")
+    emit(MeasuringStarted("compare-1"))
+    emit(Progress("load", "Loading", 0.9))
+    arm = Recorder({"method": "autoregressive"}, texts=None, folder=runs)
+    arm.begin(mode="eager", plain_step_ns=None, environment={})
+    status = "finished"
+    for number in range(spec.repeats):
+        if should_stop():
+            status = "cancelled"
+            break
+        emit(Progress("measure", f"round {number}", number / spec.repeats))
+        if number == 2:
+            time.sleep(0.2)  # the events get out
+            misbehave(what)
+        time.sleep(0.005)
+    run_id = arm.run_id
+    emit(RunFinished(run_id, arm.finish(RunStatus(status)), RunSummary()))
+    emit(MeasuringFinished("compare-1", status))
 
 
 def misbehave(prompt: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,14 +28,13 @@ from workbench.commands.flags import (
 
 if TYPE_CHECKING:
     from workbench.comparing.result import CompareSpec, Comparison
-    from workbench.events import Event
 
 
 def compare(
     methods: Annotated[
         str,
         typer.Option(
-            "--methods", "-m", help="Methods to compare, with options: a,b:nodes=8,b:nodes=16."
+            "--methods", "-m", help="Methods with options: a,b:nodes=8, or b:nodes=[8,16]."
         ),
     ] = "speculative,static-tree,dynamic-tree",
     workload: Annotated[
@@ -48,6 +45,9 @@ def compare(
             help="Embedded workload or a file of prompts; repeatable. [default: code]",
         ),
     ] = None,
+    baselines: Annotated[
+        str, typer.Option(help="Of hf-generate, hf-assisted, draft-alone; commas between, or none.")
+    ] = "hf-generate,hf-assisted,draft-alone",
     limit: Annotated[
         int | None, typer.Option(help="First questions of each workload only.", min=1)
     ] = None,
@@ -96,8 +96,9 @@ def compare(
 ) -> None:
     """Measure methods against plain decoding: same prompts, same token counts, taken in turn.
 
-    Plain decoding, Hugging Face generate (plain and assisted) and the draft model alone are always
-    measured beside. Every arm is kept as a run; Ctrl-C keeps what is complete.
+    Plain decoding is always measured, Hugging Face generate (plain and assisted) and the draft
+    model alone unless --baselines says otherwise. Every arm is kept as a run; Ctrl-C keeps what is
+    complete. An option may be a list; for very many, see `draftree sweep`.
 
     Examples:
 
@@ -111,6 +112,7 @@ def compare(
 
     values = {
         "methods": split_methods(methods),
+        "baselines": [] if baselines == "none" else listed(baselines),
         "workloads": workload or ["code"],
         "limit": limit,
         **models(target, draft),
@@ -134,6 +136,7 @@ def compare(
 def _compare_and_print(
     spec: CompareSpec, *, report: Path | None, per_prompt: bool, as_json: bool
 ) -> int:
+    from workbench.commands.progress import progress
     from workbench.commands.runner import CANCELLED_CODE, on_interrupt
     from workbench.compare import compare as measure
     from workbench.report.again import compare_command
@@ -144,7 +147,7 @@ def _compare_and_print(
 
         check_writable(report)
     stop = threading.Event()
-    with on_interrupt(stop), _progress() as take:
+    with on_interrupt(stop), progress() as take:
         found = measure(spec, take, stop.is_set, command=compare_command(spec))
     _show(found, per_prompt=per_prompt, as_json=as_json)
     measured = any(arm.samples for arm in found.arms)
@@ -198,41 +201,6 @@ def as_object(found: Comparison) -> dict[str, Any]:
         "command": found.command,
         "environment": found.environment,
     }
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Event], None]]:
-    """A bar with the time left in a terminal; elsewhere a line for each phase."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from workbench.events import Progress as Said
-    from workbench.terminal import err, one_line, say
-
-    if not err().is_terminal:
-        phases: list[str] = []
-
-        def tell(event: Event) -> None:
-            if isinstance(event, Said) and [event.phase] != phases[-1:]:
-                phases.append(event.phase)
-                say(event.message)
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn())
-    with Progress(*columns, console=err(), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(event: Event) -> None:
-            if isinstance(event, Said):
-                timed = event.phase == "measure"
-                bar.update(
-                    task,
-                    description=one_line(event.message, 90),
-                    total=1.0 if timed else None,
-                    completed=event.fraction if timed else None,
-                )
-
-        yield show
 
 
 def _spec(values: dict[str, Any]) -> CompareSpec:

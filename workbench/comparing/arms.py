@@ -7,12 +7,13 @@ the registry's methods there are the baselines of every comparison: Hugging Face
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from engine.errors import UserError
+from workbench.comparing.expand import expand, read_arm, split_methods
+from workbench.spec import Verify
 
 PLAIN = "autoregressive"
 HF_GENERATE = "hf-generate"
@@ -25,10 +26,9 @@ BASELINES = {
 }
 #: settings of a run, not of a method, that an arm may set
 _RUN_SETTINGS = {
-    "verify": ("match", "multi-step", "without-replacement"),
+    "verify": get_args(Verify),
     "children": ("auto", "fixed", "coupled", "sampled"),
 }
-_METHOD_LIKE = re.compile(r"[A-Za-z][\w-]*\s*(:|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +56,26 @@ class Arm:
         return METHODS[self.method].needs_draft
 
 
-def parse_arms(methods: str | Iterable[str]) -> list[Arm]:
+def parse_arms(methods: str | Iterable[str], baselines: Iterable[str] = BASELINES) -> list[Arm]:
     """Return the arms, plain decoding first and the baselines last, each once.
+
+    An option that is a list stands for an arm for each of its values.
 
     Raises:
         UserError: an unknown method or option, or a value it does not take.
     """
     texts = split_methods(methods) if isinstance(methods, str) else list(methods)
-    arms = {arm.label: arm for arm in [Arm(PLAIN, PLAIN), *map(parse_arm, texts)]}
+    arms = {arm.label: arm for arm in [Arm(PLAIN, PLAIN), *map(parse_arm, expand(texts))]}
     asked = {arm.method for arm in arms.values()}
-    arms |= {name: Arm(name, name) for name in BASELINES if name not in asked}
+    arms |= {name: Arm(name, name) for name in baselines if name not in asked}
     last = [arm for arm in arms.values() if arm.method in BASELINES]
     return [arm for arm in arms.values() if arm.method not in BASELINES] + last
 
 
-def split_methods(text: str) -> list[str]:
-    """Split at the commas that begin a method: options and their values may hold commas too."""
-    parts: list[str] = []
-    for piece in text.split(","):
-        begins = _METHOD_LIKE.match(piece.strip()) and "=" not in piece.partition(":")[0]
-        if begins or not parts:
-            parts.append(piece.strip())
-        else:
-            parts[-1] += f",{piece.strip()}"
-    return [part for part in parts if part]
-
-
 def parse_arm(text: str) -> Arm:
     """Parse and check one arm. Raises UserError."""
-    name, _, tail = text.strip().partition(":")
-    name = name.strip()
-    values = _options(tail, name)
+    name, typed = read_arm(text)
+    values: dict[str, Any] = dict(typed)
     settings = {key: values.pop(key) for key in _RUN_SETTINGS if key in values}
     for key, value in settings.items():
         if value not in _RUN_SETTINGS[key]:
@@ -96,8 +85,8 @@ def parse_arm(text: str) -> Arm:
     check_options(name, values)
     if settings and name in BASELINES:
         raise UserError(f"{name} takes no {' or '.join(settings)}; its verification is its own.")
-    label = name if not tail.strip() else f"{name}:{tail.strip()}"
-    return Arm(label, name, values, **settings)
+    tail = text.strip().partition(":")[2].strip()
+    return Arm(f"{name}:{tail}" if tail else name, name, values, **settings)
 
 
 def check_options(name: str, values: dict[str, Any]) -> Any:
@@ -117,19 +106,3 @@ def check_options(name: str, values: dict[str, Any]) -> Any:
         raise UserError(f"Method {name!r} is unknown; there are: {known}.")
     METHODS[name]
     return parse_options(name, values)
-
-
-def _options(text: str, method: str) -> dict[str, Any]:
-    """`a=1,b=2,3` as {a: "1", b: "2,3"}: a piece without a name belongs to the value before."""
-    values: dict[str, Any] = {}
-    last = ""
-    for piece in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = piece.partition("=")
-        if equals:
-            last = key.strip().replace("-", "_")
-            values[last] = value.strip()
-        elif last:
-            values[last] += f",{piece}"
-        else:
-            raise UserError(f"{piece!r} of {method} is no option; write {method}:name=value,...")
-    return values

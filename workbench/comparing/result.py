@@ -13,7 +13,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,8 @@ from workbench.events import RunSummary
 from workbench.losslessness import Difference
 from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, Dtype, Execution
 
+Baseline = Literal["hf-generate", "hf-assisted", "draft-alone"]
+
 COMPARISON_ID = re.compile(r"compare-\d{8}-\d{6}-[0-9a-f]{4}")
 FORMAT = 1
 
@@ -33,7 +35,13 @@ class CompareSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    methods: list[str] = Field(description="arms: a method, or `method:option=value,...`")
+    methods: list[str] = Field(
+        description="arms: a method, or `method:option=value,...`; a list as value is several arms"
+    )
+    baselines: list[Baseline] = Field(
+        default=["hf-generate", "hf-assisted", "draft-alone"],
+        description="measured beside plain decoding, which always is",
+    )
     workloads: list[str] = Field(min_length=1, description="embedded names or files")
     limit: int | None = Field(default=None, ge=1, description="first questions of each only")
     target: str = Field(default=EMBEDDED_TARGET, description="embedded name, folder or hub id")
@@ -141,7 +149,7 @@ class Comparison:
     """All arms, and what they ran on."""
 
     comparison_id: str
-    status: str  # finished, cancelled or failed
+    status: str  # finished, cancelled, failed, or interrupted where its process was killed
     started: str
     finished: str
     spec: CompareSpec
@@ -150,6 +158,7 @@ class Comparison:
     workloads: dict[str, dict[str, Any]]  # by name: questions, requests, prompt tokens, categories
     arms: list[ArmRun]
     notes: list[str] = field(default_factory=list)  # what was left out or chosen, in sentences
+    sweep: str = ""  # the sweep whose cells these arms are
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` is the way back."""
@@ -161,7 +170,7 @@ class Comparison:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Comparison:
         """Raises KeyError, TypeError or ValueError for what is no comparison."""
-        known = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
         known["spec"] = CompareSpec.model_validate(values["spec"])
         known["arms"] = [_arm(arm) for arm in values["arms"]]
         return cls(**known)

@@ -11,14 +11,17 @@ from workbench.figures.acceptance import (
     reliability,
     tokens_per_step,
 )
-from workbench.figures.cost import score_time, stage_shares, stage_waterfall
+from workbench.figures.cost import estimated_waterfall, score_time, stage_shares, stage_waterfall
+from workbench.figures.prediction import predicted_against_measured
 from workbench.figures.speed import frontier, speed_by_context, speed_over_time, speedups
 
 __all__ = [
     "acceptance_by_depth",
     "acceptance_by_rank",
     "accepted_histogram",
+    "estimated_waterfall",
     "frontier",
+    "predicted_against_measured",
     "reliability",
     "score_time",
     "speed_by_context",

@@ -54,12 +54,24 @@ def stage_waterfall(costs: pd.DataFrame, *, theme: ThemeName = "light") -> go.Fi
     Read a bar from its right end: what scoring a tree instead of a token takes, then drafting, then
     all the rest; the filled part is what is left. `costs` has the columns of `frames.waterfalls`.
     """
+    return _waterfall(costs, "measured speedup", theme)
+
+
+def estimated_waterfall(costs: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
+    """The same of runs alone: what is left was not measured against plain decoding.
+
+    `costs` has the columns of `predictions.estimated_waterfalls`.
+    """
+    return _waterfall(costs, "estimated", theme)
+
+
+def _waterfall(costs: pd.DataFrame, left_over: str, theme: ThemeName) -> go.Figure:
     if costs.empty:
         return look.empty(theme, "Stage times were not measured.")
     palette = THEMES[theme]
     found = look.figure(theme, height=140 + look.ROW_HEIGHT * len(costs), barmode="stack")
     left = {
-        _Part("measured speedup", palette.accepted, ""): costs["measured"],
+        _Part(left_over, palette.accepted, ""): costs["measured"],
         _Part("lost to the rest", palette.other, "-"): costs["drafted"] - costs["measured"],
         _Part("lost to drafting", palette.draft, "/"): costs["scored"] - costs["drafted"],
         _Part("lost to scoring", palette.ink, "\\"): costs["ideal"] - costs["scored"],

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from workbench.view.theme import THEMES, ThemeName
 
-FONT = '"Source Sans 3", "Source Sans Pro", system-ui, sans-serif'
+FONT = '"Source Sans", "Source Sans 3", "Source Sans Pro", system-ui, sans-serif'
 CONFIG = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
 """For every place where a figure is shown."""
 

@@ -14,6 +14,7 @@ from workbench.spec import RunSpec
 _NOT_FLAGS = {"comparison", "arm", "options", "stop"}
 _COMPARE_FLAGS = {
     "methods": "--methods",
+    "baselines": "--baselines",
     "workloads": "--workload",
     "dtypes": "--dtypes",
     "caches": "--cache",
@@ -29,10 +30,10 @@ def compare_command(spec: CompareSpec) -> str:
         words += ["--workload", workload]
     if methods := values.pop("methods"):
         words += ["--methods", ",".join(methods)]
-    for name in ("dtypes", "caches", "executions"):
+    for name in ("baselines", "dtypes", "caches", "executions"):
         value = values.pop(name)
         if value != CompareSpec.model_fields[name].default:
-            words += [_COMPARE_FLAGS[name], ",".join(map(_on_off, value))]
+            words += [_COMPARE_FLAGS[name], ",".join(map(_on_off, value)) or "none"]
     return shlex.join(words + _flags(spec, values))
 
 

@@ -76,6 +76,23 @@ def run_charts(
     return charts
 
 
+def tokens_per_step_chart(summaries: Mapping[str, RunSummary]) -> list[Chart]:
+    """Tokens per step of runs that drafted, where there are several to set side by side."""
+    drafting = {arm: summary for arm, summary in summaries.items() if summary.drafted}
+    if len(summaries) < 2 or not drafting:
+        return []
+    table = frames.summaries_frame(summaries)
+    arm, most = max(drafting.items(), key=lambda item: item[1].tokens_per_step)
+    return [
+        Chart(
+            "Tokens per step",
+            f"Most with {arm}: {most.tokens_per_step:.2f}, the bonus or correction included; plain "
+            "decoding makes 1.",
+            lambda theme: figures.tokens_per_step(table, theme=theme),
+        )
+    ]
+
+
 def _acceptance_charts(
     drafting: Mapping[str, RunSummary], nodes: pd.DataFrame, arms: Sequence[str]
 ) -> list[Chart]:

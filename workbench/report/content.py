@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -41,6 +42,15 @@ class Chart:
     wide: bool = False
 
 
+@dataclass(slots=True)
+class Tree:
+    """A step's draft tree as `view.layout` placed it, with a sentence that reads it."""
+
+    heading: str
+    reading: str
+    laid_out: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A token of the sample output and how it came about: draft, bonus or correction."""
@@ -75,6 +85,32 @@ class Report:
     lossless_tables: list[Table] = field(default_factory=list)
     prompts: list[Table] = field(default_factory=list)
     sample: Sample | None = None
-    trees: list[Chart] = field(default_factory=list)
+    trees: list[Tree] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+
+
+#: parts of a report that may be left out, with the name of each; the verdict, the table of results
+#: and the commands that do it again always stay
+SECTIONS = {
+    "about": "Environment and protocol",
+    "charts": "Charts",
+    "lossless": "Losslessness",
+    "prompts": "Prompt by prompt",
+    "sample": "Sample output",
+    "trees": "Draft trees",
+}
+
+
+def only(report: Report, sections: Iterable[str], *, title: str = "") -> Report:
+    """The report with these of its `SECTIONS`, under another title if one is given."""
+    kept = set(sections)
+    values: dict[str, Any] = {"title": title.strip() or report.title}
+    if "about" not in kept:
+        values |= {"about": [], "notes": []}
+    if "lossless" not in kept:
+        values["lossless_tables"] = []
+    if "sample" not in kept:
+        values["sample"] = None
+    values |= {name: [] for name in ("charts", "prompts", "trees") if name not in kept}
+    return replace(report, **values)

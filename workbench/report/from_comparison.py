@@ -14,12 +14,13 @@ from workbench.comparing.table import settings
 from workbench.report import surroundings
 from workbench.report.again import compare_command
 from workbench.report.charts import comparison_charts, run_charts
-from workbench.report.content import Column, Report, Table
+from workbench.report.content import Chart, Column, Report, Table
+from workbench.report.estimates import prediction_chart
 from workbench.report.samples import sample_text, sample_trees
 from workbench.statistics import Finding
 from workbench.store.reader import open_run
 
-_TONES = {
+TONES = {
     Finding.PAYS: "pays",
     Finding.COSTS: "costs",
     Finding.EVEN: "even",
@@ -30,15 +31,20 @@ _MOST_DETAILED = 8
 _FEW_PROMPTS = 6
 
 
-def report_on_comparison(comparison: Comparison, runs: Path | None = None) -> Report:
-    """Everything a report says. `runs` is the folder that holds the arms' stored runs."""
+def report_on_comparison(
+    comparison: Comparison, runs: Path | None = None, *, steps: bool = True
+) -> Report:
+    """Everything a report says. `runs` is the folder that holds the arms' stored runs.
+
+    Without `steps` none of them is opened, and the charts that need them are left out.
+    """
     table = rows(comparison)
     best = wording.best(table)
     report = Report(
         title="Comparison of decoding methods",
         made=f"{comparison.comparison_id}, {_when(comparison.started)}",
         verdict=wording.verdict(table),
-        tone=_TONES[best.finding] if best else "open",
+        tone=TONES[best.finding] if best else "open",
         facts=_facts(best, table),
         warnings=_warnings(comparison),
         about=[
@@ -56,7 +62,8 @@ def report_on_comparison(comparison: Comparison, runs: Path | None = None) -> Re
     )
     detail = _detail(table, best)
     report.charts = comparison_charts(table, detail)
-    _add_runs(report, comparison, detail, best, runs)
+    if steps:
+        _add_runs(report, comparison, detail, best, runs)
     return report
 
 
@@ -77,11 +84,26 @@ def _add_runs(
         for method in dict.fromkeys(names.values())
     }
     data = frames.load_frames(names, runs)
-    report.charts += run_charts(by_arm, data, arms=[row.method for row in rows(comparison)])
+    arms = [row.method for row in rows(comparison)]
+    report.charts += _predictions(comparison, detail, arms, runs)
+    report.charts += run_charts(by_arm, data, arms=arms)
     if best is not None:
         with open_run(best.run_id, runs) as run:
             report.sample = sample_text(run, best.method)
             report.trees = sample_trees(run, best.method)
+
+
+def _predictions(
+    comparison: Comparison, detail: Sequence[Row], arms: Sequence[str], runs: Path | None
+) -> list[Chart]:
+    """What each arm's run said of its own speed, beside what the pairing found."""
+    summaries = {arm.run_id: arm.run_summary for arm in comparison.arms}
+    plain_steps: dict[str, int | None] = {}
+    for row in detail:
+        if row.drafts:
+            with open_run(row.run_id, runs) as run:
+                plain_steps[row.run_id] = run.info.plain_step_ns
+    return prediction_chart(detail, summaries, plain_steps, arms=arms)
 
 
 def _detail(table: Sequence[Row], best: Row | None) -> list[Row]:

@@ -11,8 +11,9 @@ from workbench.comparing import wording
 from workbench.events import RunSummary
 from workbench.report import surroundings
 from workbench.report.again import run_command
-from workbench.report.charts import run_charts
+from workbench.report.charts import run_charts, tokens_per_step_chart
 from workbench.report.content import Column, Report, Table
+from workbench.report.estimates import waterfall_chart
 from workbench.report.samples import sample_text, sample_trees
 from workbench.store.reader import RunInfo, RunReader, open_run
 
@@ -48,7 +49,12 @@ def _report(infos: list[RunInfo], readers: list[RunReader], runs: Path | None) -
         tables=[_table(infos, arms, summaries)],
         commands=[run_command(info.spec) for info in infos],
     )
-    report.charts = run_charts(summaries, frames.load_frames(arms, runs))
+    plain_steps = {arms[info.run_id]: info.plain_step_ns for info in infos}
+    report.charts = [
+        *tokens_per_step_chart(summaries),
+        *waterfall_chart(summaries, plain_steps),
+        *run_charts(summaries, frames.load_frames(arms, runs)),
+    ]
     reader = next(reader for reader in readers if reader.info.run_id == first.run_id)
     report.sample = sample_text(reader, arms[first.run_id])
     report.trees = sample_trees(reader, arms[first.run_id])

@@ -13,8 +13,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from workbench.figures.theme import CONFIG
-from workbench.report.content import Chart, Report
+from workbench.report.content import Chart, Report, Tree
 from workbench.view.theme import THEMES
+from workbench.view.tree_svg import FROM_CSS, LEGEND, SIGNS, tree_svg
 
 _ESCAPES = {
     "<": "\\u003c",
@@ -26,8 +27,7 @@ _ESCAPES = {
 
 
 def to_html(report: Report) -> str:
-    """The report as one file: styles, script, figures in both themes and plotly.js inside."""
-    charts = [*report.charts, *report.trees]
+    """The report as one file: styles, script, trees, figures in both themes, plotly.js inside."""
     return (
         _environment()
         .get_template("report.html.j2")
@@ -37,8 +37,10 @@ def to_html(report: Report) -> str:
             style=Markup(_read("report.css")),
             script=Markup(_read("report.js")),
             plotly=Markup(get_plotlyjs()),
-            figures=_as_script([_figure(chart) for chart in charts]),
-            config=_as_script(CONFIG),
+            figures=as_script([_figure(chart) for chart in report.charts]),
+            legend=LEGEND,
+            signs=SIGNS,
+            config=as_script(CONFIG),
         )
     )
 
@@ -55,7 +57,13 @@ def _figure(chart: Chart) -> dict[str, Any]:
     }
 
 
-def _as_script(value: Any) -> Markup:
+def _drawn(tree: Tree) -> Markup:
+    """A tree in the colours of whichever theme the report is shown in."""
+    label = f"{tree.heading}: {tree.reading}"
+    return Markup(tree_svg(tree.laid_out, theme=FROM_CSS, label=label, ground=False))
+
+
+def as_script(value: Any) -> Markup:
     """JSON that may stand inside a script element, whatever text it holds."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     for char, escape in _ESCAPES.items():
@@ -74,6 +82,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["cell"] = markdown_cell
     environment.filters["fence"] = markdown_fence
+    environment.filters["drawn"] = _drawn
     return environment
 
 

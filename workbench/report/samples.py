@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from workbench.events import StepDone
-from workbench.report.content import Chart, Piece, Sample
+from workbench.report.content import Piece, Sample, Tree
 from workbench.store.reader import RunReader
 from workbench.view.steps import step_layout, step_words
-from workbench.view.theme import THEMES, ThemeName
-from workbench.view.tree_figure import tree_figure
 from workbench.view.visible import safe_text
 
 _PROMPT_TAIL = 400
 _MOST_TOKENS = 300
+#: a still picture is not zoomed into: branches beyond this many boxes are folded
+_FOLD_ABOVE = 48
 
 
 def sample_text(run: RunReader, arm: str) -> Sample | None:
@@ -44,7 +40,7 @@ def sample_text(run: RunReader, arm: str) -> Sample | None:
     )
 
 
-def sample_trees(run: RunReader, arm: str) -> list[Chart]:
+def sample_trees(run: RunReader, arm: str) -> list[Tree]:
     """A few telling steps of the first request: the most accepted, a correction, the largest."""
     steps = run.steps(repeat=0)
     steps = steps[steps["num_drafted"] > 0]
@@ -52,24 +48,19 @@ def sample_trees(run: RunReader, arm: str) -> list[Chart]:
         return []
     first = steps[steps["request"] == steps["request"].min()]
     pieces = run.pieces()
-    charts = []
+    trees = []
     for at in _telling(first):
         row = first.iloc[at]
         step = _step(run, int(row["request"]), int(row["step"]), pieces)
-        laid_out = step_layout(step)
-        charts.append(
-            Chart(
+        said = step_words(step)
+        trees.append(
+            Tree(
                 heading=f"Step {int(row['step'])} of {arm}",
-                reading=step_words(step)[0].upper() + step_words(step)[1:] + ".",
-                draw=partial(_draw_tree, laid_out),
-                wide=True,
+                reading=said[0].upper() + said[1:] + ".",
+                laid_out=step_layout(step, fold_above=_FOLD_ABOVE),
             )
         )
-    return charts
-
-
-def _draw_tree(laid_out: dict[str, Any], theme: ThemeName) -> go.Figure:
-    return tree_figure(laid_out, theme=THEMES[theme])
+    return trees
 
 
 def _telling(steps: pd.DataFrame) -> list[int]:

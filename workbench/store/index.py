@@ -28,8 +28,6 @@ LAST = "last"
 _MIN_FREE_BYTES = 64 << 20
 #: seconds by which two readings of a process's start may differ (clock adjustments)
 _START_TOLERANCE_S = 5.0
-#: runs among which that of a process which has just died is looked for
-_RECENT = 16
 INTERRUPTED_MESSAGE = "The process that wrote this run ended before the run did."
 
 
@@ -143,14 +141,6 @@ def mark_interrupted(run_id: str, message: str, folder: Path | None = None) -> N
         entry, status=RunStatus.INTERRUPTED, message=message, finished=entry.finished or now_iso()
     )
     write_entry(marked, folder)
-
-
-def running_of(pid: int, folder: Path | None = None) -> str | None:
-    """The run that process `pid` was writing when it ended, None if there is none."""
-    for entry in list_runs(folder, limit=_RECENT):
-        if entry.pid == pid:
-            return entry.run_id
-    return None
 
 
 def run_ids(folder: Path | None = None) -> list[str]:

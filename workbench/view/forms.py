@@ -14,6 +14,8 @@ from workbench.spec import RunSpec
 from workbench.view.visible import safe_text
 
 WORKLOAD_LABELS = {"code": "Code", "docstring": "Prose", "edit": "Edit"}
+#: models take some thousands of tokens; more text than this was not meant for them
+MOST_PROMPT_BYTES = 64_000
 _PREVIEW = 40
 _FUNCTION = re.compile(r"(?:async )?(?:def \w+\(|class \w+[(:])[^:]*")
 
@@ -66,8 +68,15 @@ def build_spec(**fields: Any) -> RunSpec:
         value = fields[name]
         if value is not None and not value.strip():
             raise UserError(f"The {name} model is empty; give a local folder or a hub id.")
-    if not (fields.get("prompt") or fields.get("workload")):
+    prompt = fields.get("prompt") or ""
+    if not (prompt or fields.get("workload")):
         raise UserError("The prompt is empty; type one or choose one from the gallery.")
+    if len(prompt.encode(errors="replace")) > MOST_PROMPT_BYTES:
+        raise UserError(
+            f"The prompt has {len(prompt.encode(errors='replace')) / 1e3:.0f} kB; at most "
+            f"{MOST_PROMPT_BYTES / 1e3:.0f} kB are taken here. Shorten it, or give it to `draftree "
+            "run` as a file."
+        )
     try:
         spec = RunSpec(**fields)
     except ValidationError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from workbench.events import Progress, RunSummary, StepDone
+from workbench.jobs import RUN, Spec
 from workbench.snapshot import IDLE, Snapshot
 from workbench.spec import RunSpec
 
@@ -18,7 +19,7 @@ class Handle(Protocol):
 
     @property
     def active(self) -> bool: ...
-    def start(self, spec: RunSpec) -> None: ...
+    def start(self, spec: Spec) -> None: ...
     def stop(self) -> None: ...
     def snapshot(self) -> Snapshot: ...
 
@@ -51,6 +52,7 @@ def current(handle: Handle, *, stopping: bool = False) -> Live:
     """
     busy = handle.active  # asked first: a run that ends in between is drawn once more
     snapshot = handle.snapshot()
+    busy = busy and snapshot.kind == RUN
     if snapshot.status == IDLE and not busy:
         from workbench.view.example import example
 

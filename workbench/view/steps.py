@@ -28,24 +28,31 @@ def step_facts(step: StepDone, number: int) -> dict[str, Any]:
     }
 
 
-def step_layout(step: StepDone, *, unfolded: bool = False, pruned: bool = False) -> dict[str, Any]:
+def step_layout(
+    step: StepDone, *, unfolded: bool = False, pruned: bool = False, fold_above: int = FOLD_ABOVE
+) -> dict[str, Any]:
     """The laid-out tree of one step; `unfolded` shows every branch, `pruned` also dropped nodes."""
     return layout(
         step.record,
         step.pieces_M,
         emitted=_emitted_piece(step),
-        fold_above=_NEVER if unfolded else FOLD_ABOVE,
+        fold_above=_NEVER if unfolded else fold_above,
         pruned=pruned,
     )
 
 
 def step_words(step: StepDone) -> str:
     """`6 drafted, 3 accepted, then a bonus`."""
-    verdict, drafted = step.record.verdict, step.record.tree.num_drafted
+    verdict = step.record.verdict
+    return words(step.record.tree.num_drafted, verdict.num_accepted, verdict.origin)
+
+
+def words(drafted: int, accepted: int, origin: Origin) -> str:
+    """A step in words, from its counts and the origin of its last token."""
     if not drafted:
         return "nothing drafted"
-    then = "a bonus" if verdict.origin is Origin.BONUS else "a correction"
-    return f"{drafted} drafted, {verdict.num_accepted} accepted, then {then}"
+    then = "a bonus" if origin is Origin.BONUS else "a correction"
+    return f"{drafted} drafted, {accepted} accepted, then {then}"
 
 
 def stages(step: StepDone) -> list[dict[str, Any]]:

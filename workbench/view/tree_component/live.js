@@ -2,8 +2,6 @@
 // Streamlit calls the default export on every update; what is kept between calls lives here.
 const views = new WeakMap();
 const memory = new Map(); // what each view was told, by the name it is given: it survives a remount
-const KINDS = ["accepted", "bonus", "correction", "rejected", "not-reached", "pruned"];
-const ORIGINS = { 1: "a", 2: "b", 3: "c" };
 const CALM_MS = 250; // growth is animated only when steps come slower than this
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -21,7 +19,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
 function createView(root, kept) {
   const $ = (selector) => root.querySelector(selector);
-  const prose = $(".prose"), follow = $(".follow input"), pruned = $(".cut input"), strip = $(".strip svg");
+  const follow = $(".follow input"), pruned = $(".cut input");
+  const prose = createProse($(".prose")), strip = createStrip($(".strip svg"), { onPick: choose });
   const view = { ask: () => {}, update, close };
   const tree = createTree($(".stage"), { onFold: () => view.ask({ unfold: kept.at }) });
   let drawn = null, written = 0, changed = 0;
@@ -50,6 +49,7 @@ function createView(root, kept) {
     if (opened || (live && follow.checked)) go(data.show, { arrived: true });
     else select();
     $(".follow").hidden = !live;
+    $("[data-do=replay]").hidden = live || !data.stored;
     askForMore();
   }
 
@@ -64,9 +64,7 @@ function createView(root, kept) {
   }
 
   function rewrite() {
-    prose.replaceChildren();
-    htmlEl("span", "prompt", prose, kept.prompt);
-    for (const [text, origin] of kept.earlier) htmlEl("span", ORIGINS[origin], prose, text);
+    prose.reset(kept.prompt, kept.earlier);
     written = kept.first;
   }
 
@@ -86,13 +84,9 @@ function createView(root, kept) {
   }
 
   function write() {
-    const atEnd = prose.scrollHeight - prose.scrollTop - prose.clientHeight < 40;
-    for (; kept.steps[written]; written++) {
-      for (const [text, origin] of kept.steps[written].tokens) {
-        htmlEl("span", ORIGINS[origin], prose, text).dataset.step = written;
-      }
-    }
-    if (atEnd || follow.checked) prose.scrollTop = prose.scrollHeight;
+    const atEnd = prose.atEnd();
+    for (; kept.steps[written]; written++) prose.add(written, kept.steps[written].tokens);
+    if (atEnd || follow.checked) prose.toEnd();
   }
 
   function go(at, { arrived = false } = {}) {
@@ -107,18 +101,13 @@ function createView(root, kept) {
 
   function select({ time = 0 } = {}) {
     const step = kept.steps[kept.at];
-    for (const span of prose.querySelectorAll(".now")) span.classList.remove("now");
-    if (step) {
-      const spans = prose.querySelectorAll(`[data-step="${kept.at}"]`);
-      for (const span of spans) span.classList.add("now");
-      if (spans.length && !follow.checked) prose.scrollTop = spans[0].offsetTop - prose.offsetTop - 60;
-    }
+    prose.mark(kept.at, { into: !follow.checked });
     if (drawn !== step?.tree) {
       tree.show(step?.tree, { time });
       drawn = step?.tree;
     }
     drawTitle(step);
-    drawStages(step);
+    drawStages($(".stages"), step?.stages);
     drawStrip();
   }
 
@@ -134,65 +123,21 @@ function createView(root, kept) {
   }
 
   function drawHead(data) {
-    const state = $(".state"), progress = $(".progress");
-    const said = [data.state, data.detail, data.setup].join("|");
-    if (state.dataset.said !== said) {
-      state.dataset.said = said;
-      state.textContent = data.state;
-      for (const line of [data.detail, data.setup]) if (line) htmlEl("small", "", state, line);
-    }
+    const progress = $(".progress");
+    drawState($(".state"), data.state, [data.detail, data.setup]);
     progress.hidden = !data.live;
     progress.classList.toggle("unknown", data.fraction === null);
     progress.firstElementChild.style.width = data.fraction === null ? "" : `${100 * data.fraction}%`;
-    const figures = $(".figures");
-    figures.replaceChildren();
-    for (const { value, label, help } of data.figures) {
-      const figure = htmlEl("div", "figure", figures);
-      figure.title = help;
-      htmlEl("b", "", figure, value);
-      htmlEl("span", "", figure, label);
-    }
-  }
-
-  function drawStages(step) {
-    const bar = $(".stages .bar"), list = $(".stages dl");
-    bar.replaceChildren();
-    list.replaceChildren();
-    for (const { name, ms, share } of step?.stages ?? []) {
-      const part = htmlEl("div", `s-${name}`, bar);
-      part.style.flexGrow = share;
-      part.title = `${name} ${ms} ms`;
-      const label = htmlEl("dt", "", list);
-      htmlEl("i", `s-${name}`, label);
-      label.append(name);
-      htmlEl("dd", "", list, `${ms} ms`);
-      htmlEl("dd", "", list, `${(100 * share).toFixed(0)} %`);
-    }
-    if (!step) htmlEl("dt", "", list, "Drafting, scoring and the rest, in milliseconds, once a step is done.");
+    drawFigures($(".figures"), data.figures);
   }
 
   function drawStrip() {
-    const { width, height } = strip.getBoundingClientRect();
-    strip.replaceChildren();
-    if (!width) return;
-    const pitch = 9, shown = Math.floor((width - 4) / pitch);
-    const first = clamp(kept.at - shown + 8, Math.max(kept.first, 0), Math.max(kept.first, kept.total - shown));
-    const steps = kept.steps.slice(first, first + shown);
-    const most = Math.max(4, ...kept.steps.filter(Boolean).map((step) => step.accepted));
-    const unit = Math.min(9, (height - 16) / most), base = height - 5;
-    let accepted = "", bonus = "", correction = "";
-    steps.forEach((step, k) => {
-      const x = 2 + k * pitch, mid = x + 3, top = base - step.accepted * unit - 5;
-      for (let n = 1; n <= step.accepted; n++) accepted += `M${x} ${base - n * unit}h6v${unit - 1.2}h-6z`;
-      if (step.origin === 2) bonus += `M${mid - 2.2} ${top}a2.2 2.2 0 1 0 4.4 0a2.2 2.2 0 1 0 -4.4 0`;
-      else correction += `M${mid} ${top - 3.2}l3.2 3.2l-3.2 3.2l-3.2 -3.2z`;
+    strip.draw({
+      first: kept.first, total: kept.total, at: kept.at,
+      accepted: (i) => kept.steps[i]?.accepted,
+      origin: (i) => kept.steps[i].origin,
+      most: Math.max(4, ...kept.steps.filter(Boolean).map((step) => step.accepted)),
     });
-    svgEl("line", { class: "base", x1: 0, x2: width, y1: base + 0.5, y2: base + 0.5 }, strip);
-    svgEl("path", { class: "acc", d: accepted }, strip);
-    svgEl("path", { class: "bon", d: bonus }, strip);
-    svgEl("path", { class: "cor", d: correction }, strip);
-    if (kept.at >= first) svgEl("rect", { class: "sel", x: 0.5 + (kept.at - first) * pitch, y: 1, width: 9, height: height - 3, rx: 3 }, strip);
-    strip.dataset.first = first;
   }
 
   function drawDepth(depths) {
@@ -215,6 +160,7 @@ function createView(root, kept) {
 
   const actions = {
     prev: () => choose(kept.at - 1), next: () => choose(kept.at + 1),
+    replay: () => view.ask({ replay: kept.at }),
     in: () => tree.zoom(1.3), out: () => tree.zoom(1 / 1.3), fit: () => tree.fit(),
   };
   root.addEventListener("click", (event) => {
@@ -222,10 +168,6 @@ function createView(root, kept) {
     const token = event.target.closest("[data-step]");
     if (action) actions[action]();
     else if (token) choose(Number(token.dataset.step));
-  });
-  strip.addEventListener("click", (event) => {
-    const at = Number(strip.dataset.first) + Math.floor((event.clientX - strip.getBoundingClientRect().left - 1) / 9);
-    if (at < kept.total) choose(at);
   });
   follow.addEventListener("change", () => { setFollow(follow.checked); if (follow.checked) go(kept.total - 1); });
 
@@ -240,27 +182,13 @@ function createView(root, kept) {
     actions[action]();
   }
   document.addEventListener("keydown", onKey);
-  const observer = new ResizeObserver(drawStrip);
-  observer.observe(strip);
 
   function close() {
     document.removeEventListener("keydown", onKey);
-    observer.disconnect();
+    prose.close();
+    strip.close();
     tree.close();
     clearTimeout(timer);
   }
   return view;
-}
-
-function drawKey(key) {
-  for (const kind of KINDS) {
-    const item = htmlEl("span", "", key);
-    const svg = svgEl("svg", { viewBox: "0 0 26 14" }, item);
-    const g = svgEl("g", { class: `node ${kind}` }, svg);
-    svgEl("rect", { class: "box", x: 1.5, y: 1.5, width: 23, height: 11 }, g);
-    if (MARKS[kind]) svgEl("text", { class: "mark", x: 9, y: 11 }, g, MARKS[kind]);
-    item.append(kind.replace("-", " "));
-  }
-  htmlEl("span", "", key, "bar: the draft's probability");
-  htmlEl("span", "hint", key, "drag to move, Ctrl + wheel to zoom");
 }

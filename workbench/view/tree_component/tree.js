@@ -26,7 +26,7 @@ function createTree(stage, { onFold }) {
   const svg = stage.querySelector("svg");
   const scene = svg.querySelector(".scene");
   const card = stage.querySelector(".card");
-  const view = { x: 0, y: 0, k: 1, manual: false, tree: null, sizes: [], high: 0 };
+  const view = { x: 0, y: 0, k: 1, manual: false, tree: null, sizes: [], high: 0, width: 0 };
 
   const apply = () => {
     card.hidden = true;
@@ -34,7 +34,8 @@ function createTree(stage, { onFold }) {
   };
 
   function fit({ whole = false } = {}) {
-    const W = svg.getBoundingClientRect().width;
+    view.width ||= svg.getBoundingClientRect().width; // read once: it costs a layout
+    const W = view.width;
     if (!view.tree || !W) return;
     const { width, height } = view.tree;
     // A common scale for the last trees keeps the picture calm while steps follow each other.
@@ -95,7 +96,7 @@ function createTree(stage, { onFold }) {
   }
 
   function drawNode(tree, i, parent) {
-    const w = tree.w[i], kind = tree.kind[i], p = tree.p_draft[i];
+    const w = tree.w[i], kind = tree.kind[i], p = (tree.bar ?? tree.p_draft)[i];
     const g = svgEl("g", {
       class: `node ${kind}`, "data-i": i, style: `--r:${tree.round[i]}`,
       transform: `translate(${tree.x[i]} ${tree.y[i] - 12})`,
@@ -170,7 +171,7 @@ function createTree(stage, { onFold }) {
     const box = svg.getBoundingClientRect();
     zoom(Math.exp(-event.deltaY * 0.0025), event.clientX - box.left, event.clientY - box.top);
   }, { passive: false });
-  const observer = new ResizeObserver(() => { if (!view.manual) fit(); });
+  const observer = new ResizeObserver(() => { view.width = 0; if (!view.manual) fit(); });
   observer.observe(svg);
 
   return {

@@ -1,0 +1,40 @@
+"""A line about a job of another kind that is under way: the worker does one at a time."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts.settings import handle, settings
+from workbench.jobs import RUN, under_way
+from workbench.view.compare_form import duration
+from workbench.view.forms import escape_markdown
+
+
+def busy_elsewhere(kind: str) -> bool:
+    """Whether a job of another kind than the page's is under way.
+
+    `kind`: "run" for a page that starts runs, anything else for one that starts measurements.
+    """
+    return handle().active and (handle().snapshot().kind == RUN) != (kind == RUN)
+
+
+def other_job(kind: str) -> None:
+    """Say what is under way elsewhere; the page is drawn anew when it has begun or ended."""
+    busy = busy_elsewhere(kind)
+    st.fragment(_note, run_every=2 * settings.refresh_s if busy else None)(kind, busy)
+
+
+def _note(kind: str, was_busy: bool) -> None:
+    if busy_elsewhere(kind) != was_busy:
+        st.rerun()
+    with st.container():  # always there, so that what follows keeps its place
+        if not was_busy:
+            return
+        snapshot = handle().snapshot()
+        measuring = snapshot.measuring
+        spec = snapshot.spec if snapshot.kind == RUN else measuring.spec
+        said = f"{under_way(spec)}." if spec is not None else "Another job is under way."
+        where = "the Run page" if snapshot.kind == RUN else "the Compare page"
+        if snapshot.kind != RUN and measuring.seconds_left is not None:
+            said = f"{said} {measuring.fraction:.0%} done, {duration(measuring.seconds_left)} left."
+        st.caption(f":material/hourglass_top: {escape_markdown(said)} See {where}.")

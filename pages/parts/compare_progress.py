@@ -1,0 +1,48 @@
+"""The measurement under way: what is done, how long it will take; drawn by a fragment."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts.compare_form import PROBLEM, STOPPING
+from pages.parts.settings import handle, settings
+from workbench.jobs import RUN, SWEEP
+from workbench.view.compare_words import Ended, ended, told
+from workbench.view.forms import escape_markdown
+
+
+def measuring_panel(*, active: bool) -> None:
+    """Problems of the last press of Measure, then the progress, then how the last one ended.
+
+    `active` is what the page's buttons were drawn for; the page is drawn anew once it changes.
+    """
+    with st.container():  # always there, so that what follows keeps its place
+        if problem := st.session_state.get(PROBLEM):
+            _say(Ended("error", "Nothing was started", problem))
+    st.fragment(_draw, run_every=settings.refresh_s if active else None)(active)
+
+
+def _draw(was_active: bool) -> None:
+    busy = handle().active  # asked first: one that ends in between is drawn once more
+    snapshot = handle().snapshot()
+    measuring = snapshot.measuring
+    with st.container():
+        if busy and snapshot.kind != RUN:
+            said = told(measuring, stopping=st.session_state.get(STOPPING, False))
+            with st.container(border=True):
+                st.markdown(f"**{escape_markdown(said.title)}**")
+                st.progress(min(1.0, said.fraction), text=escape_markdown(said.detail))
+                st.caption(escape_markdown(said.left) or "&nbsp;")
+        elif (end := ended(measuring)) is not None:
+            _say(end)
+    if busy != was_active:
+        if was_active and measuring.result:
+            name = "sweep" if measuring.kind == SWEEP else "comparison"
+            st.query_params[name] = measuring.result
+        st.rerun()
+
+
+def _say(end: Ended) -> None:
+    show = {"error": st.error, "warning": st.warning, "info": st.info}[end.kind]
+    icon = ":material/error:" if end.kind == "error" else ":material/info:"
+    show(escape_markdown(end.text), title=end.title or None, icon=icon)

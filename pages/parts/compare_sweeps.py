@@ -1,0 +1,164 @@
+"""Stored sweeps: heat maps over two options, lines over one, all cells, and going on."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import streamlit as st
+
+from engine.errors import UserError
+from pages.parts.charts import show_figure, theme
+from pages.parts.compare_form import PROBLEM, STOPPING
+from pages.parts.compare_result import figures_table, verdict
+from pages.parts.settings import handle
+from workbench.comparing import wording
+from workbench.comparing.rows import Row
+from workbench.figures.sweeps import heat_map, sweep_lines
+from workbench.report.from_comparison import TONES
+from workbench.sweeping.frame import OPTION, axes, best_over_rest, cell_frame, sweep_rows
+from workbench.sweeping.keeping import Sweep, load_sweep, sweep_names
+from workbench.view.compare_result import table_frame
+from workbench.view.forms import escape_markdown
+
+_VALUES = {"speedup": "Speedup", "tokens_per_step": "Tokens per step"}
+
+
+def sweeps_view() -> None:
+    """Choose a sweep; see its cells. The address bar names it: `?sweep=`."""
+    names = sweep_names()
+    if not names:
+        _nothing_yet()
+        return
+    wanted = st.query_params.get("sweep")
+    if wanted in names and st.session_state.get("sweep/from") != wanted:
+        st.session_state["sweep/chosen"] = wanted
+    if st.session_state.get("sweep/chosen") not in names:
+        st.session_state.pop("sweep/chosen", None)
+    chosen = st.selectbox("Sweep", names, key="sweep/chosen", persist_state="session")
+    st.query_params["sweep"] = st.session_state["sweep/from"] = chosen
+    st.query_params.pop("comparison", None)
+    try:
+        sweep = load_sweep(chosen)
+        table = _rows(chosen, tuple(sweep.cells.items()))
+    except UserError as error:
+        st.error(escape_markdown(str(error)), icon=":material/error:")
+        return
+    _state(sweep)
+    if not table:
+        return
+    best = wording.best(table)
+    verdict(wording.verdict(table), tone=TONES[best.finding] if best else "open")
+    if best is not None and len(table) > 2:
+        st.caption(
+            "The best of many looks a little better than it is: measure it again by itself before "
+            "you rely on it."
+        )
+    _maps(sweep, table)
+    with st.expander("All cells", icon=":material/table_rows:"):
+        figures_table(table_frame(table), file=chosen)
+
+
+def _state(sweep: Sweep) -> None:
+    """How far it is, and a button to go on where cells are left."""
+    total, left = len(sweep.spec.cells()), len(sweep.left)
+    under_way = handle().active and sweep.status == "running"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        said = f"{total - left} of {total} cells measured"
+        if left and not under_way:
+            said += f"; {sweep.status}" if sweep.status != "finished" else ""
+        st.caption(escape_markdown(f"{said}."), width="content")
+        if left and not under_way:
+            st.button(
+                "Go on", icon=":material/play_arrow:", key="sweep/go-on", on_click=_go_on,
+                args=(sweep,), disabled=handle().active,
+            )  # fmt: skip
+        st.download_button(
+            "Sweep file", json.dumps(sweep.spec.model_dump(mode="json"), indent=2),
+            file_name=f"{sweep.spec.name}.json", mime="application/json", type="tertiary",
+            icon=":material/download:", on_click="ignore",
+            help="`draftree sweep FILE` goes on with it in a terminal.",
+        )  # fmt: skip
+    for label, reason in sweep.failed.items():
+        st.warning(
+            escape_markdown(f"{label} was not measured: {reason}"), icon=":material/warning:"
+        )
+
+
+def _maps(sweep: Sweep, table: list[Row]) -> None:
+    cells = _chosen_part(cell_frame(sweep, table))
+    along = axes(cells)
+    if not along:
+        st.info("Only one cell of this method is there; see the table.", icon=":material/info:")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        value = st.segmented_control(
+            "Shown", list(_VALUES), default="speedup", required=True, key="sweep/value",
+            format_func=lambda name: _VALUES.get(name, name),
+        )  # fmt: skip
+        x = st.selectbox("Across", along, key=f"sweep/x/{'-'.join(along)}", width=200)
+        others = [name for name in along if name != x]
+        y = st.selectbox(
+            "Down", [*others, "nothing: a line"], key=f"sweep/y/{x}/{'-'.join(along)}", width=200,
+            disabled=not others,
+        )  # fmt: skip
+    if y in others:
+        best = best_over_rest(cells, [x, y], value)
+        drawn = heat_map(best, x=OPTION + x, y=OPTION + y, value=value, theme=theme())
+        rest = [name for name in others if name != y]
+    else:
+        best = best_over_rest(cells, [x], value).assign(line=_VALUES[value])
+        drawn = sweep_lines(best, x=OPTION + x, by="line", value=value, theme=theme())
+        rest = others
+    with st.container(border=True):
+        show_figure(drawn, key=f"sweep/{sweep.spec.name}/{value}/{x}/{y}")
+        best_of = f" Each shows the best over {', '.join(rest)}." if rest else ""
+        starred = " The best one is framed and starred." if y in others else ""
+        st.caption(escape_markdown(f"{_reading(best, value)}{starred}{best_of}"))
+
+
+def _chosen_part(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells of one method in one setting; asked where there are several."""
+    cells = cells[[name.startswith("hf-") is False for name in cells["method"]]]
+    cells = cells[~cells["method"].isin(["draft-alone", "autoregressive"])]
+    for name in ("method", "workload", "dtype"):
+        known = list(dict.fromkeys(cells[name].dropna()))
+        if len(known) > 1:
+            chosen = st.segmented_control(
+                name.capitalize(), known, default=known[0], required=True, key=f"sweep/{name}"
+            )
+            cells = cells[cells[name] == chosen]
+    return cells
+
+
+def _reading(best: pd.DataFrame, value: str) -> str:
+    known = best.dropna(subset=[value])
+    if known.empty:
+        return "No cell is measured yet."
+    line = known.loc[known[value].idxmax()]
+    shown = wording.ratio(line[value]) if value == "speedup" else f"{line[value]:.2f}"
+    return f"{_VALUES[value]} is highest with {line['arm']}: {shown}."
+
+
+def _go_on(sweep: Sweep) -> None:
+    st.session_state[STOPPING], st.session_state[PROBLEM] = False, None
+    try:
+        handle().start(sweep.spec)
+    except UserError as error:
+        st.session_state[PROBLEM] = str(error)
+
+
+@st.cache_resource(show_spinner="Reading the cells …", max_entries=8)
+def _rows(name: str, cells: tuple[tuple[str, str], ...]) -> list[Row]:
+    """Rows of the cells that are done; `cells` is part of the key."""
+    return sweep_rows(load_sweep(name))
+
+
+def _nothing_yet() -> None:
+    with st.container(border=True):
+        st.markdown("**No sweep is stored yet**")
+        st.markdown(
+            "Give an option several values on the left, such as `dynamic-tree:nodes=[4,6,8]`, and "
+            "press **Measure**: every combination is a cell, measured in turn with plain decoding. "
+            "A sweep that is stopped goes on where it was."
+        )

@@ -1,0 +1,112 @@
+"""A handle that measures by the clock: known speedups, stored where the pages look for them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workbench"))
+
+from made_comparisons import make_comparison
+from scripted_runs import FakeHandle
+
+from engine.errors import UserError
+from workbench.comparing import result
+from workbench.comparing.result import CompareSpec
+from workbench.events import MeasuringFinished, MeasuringStarted, Progress
+from workbench.jobs import RUN, SWEEP, Spec, kind_of, under_way
+from workbench.measuring import MeasuringState
+from workbench.snapshot import Snapshot
+from workbench.spec import RunSpec
+from workbench.sweeping.keeping import Sweep, load_sweep, save_sweep, sweep_names
+from workbench.sweeping.spec import SweepSpec
+
+
+class MeasuringHandle(FakeHandle):
+    """As `FakeHandle`, and comparisons and sweeps of `seconds`, stored when they end."""
+
+    def __init__(self, *, seconds: float = 0.3, **scripted: Any) -> None:
+        super().__init__(**scripted)
+        self._seconds = seconds
+        self._measuring = MeasuringState()
+        self._kind = RUN
+        self._began = 0.0
+
+    def start(self, spec: Spec) -> None:
+        if self.active:
+            raise UserError(f"{under_way(self.specs[-1])}; stop it.")
+        self._kind = kind_of(spec)
+        if isinstance(spec, RunSpec):
+            super().start(spec)
+            return
+        self.specs.append(spec)
+        self._began = time.monotonic()
+        self._measuring.begin(self._kind, spec)
+        name = spec.name if isinstance(spec, SweepSpec) else "compare-20260101-000000-0000"
+        self._measuring.fold(MeasuringStarted(name))
+
+    def stop(self) -> None:
+        if self._kind == RUN:
+            super().stop()
+            return
+        with self._lock:
+            if self._measuring.active:
+                self._end("cancelled")
+
+    def die(self) -> None:
+        """As if the system had ended the worker."""
+        self._measuring.fail("interrupted", "The worker died of SIGKILL: memory ran out.")
+
+    @property
+    def active(self) -> bool:
+        found = self.snapshot()
+        return found.active or found.measuring.active
+
+    def snapshot(self) -> Snapshot:
+        found = super().snapshot()
+        with self._lock:
+            self._go_on()
+            found.kind, found.measuring = self._kind, self._measuring.snapshot()
+        return found
+
+    def _go_on(self) -> None:
+        if not self._measuring.active:
+            return
+        share = (time.monotonic() - self._began) / self._seconds
+        if share >= 1:
+            self._end("finished")
+            return
+        self._measuring.fold(Progress("measure", "code: prompt 1 of 3, dynamic-tree", share))
+
+    def _end(self, status: str) -> None:
+        spec = self.specs[-1]
+        name = store_sweep(spec, status) if self._kind == SWEEP else store(spec, status)
+        self._measuring.fold(MeasuringFinished(name, status))
+
+
+def store(spec: CompareSpec, status: str = "finished") -> str:
+    """A stored comparison; its id."""
+    found = make_comparison(spec, status=status)
+    result.save(found)
+    return found.comparison_id
+
+
+def store_sweep(spec: SweepSpec, status: str = "finished", *, done: int | None = None) -> str:
+    """A stored sweep, the first `done` cells measured; half of them where it was stopped."""
+    cells = spec.cells()
+    if done is None:
+        done = len(cells) if status == "finished" else len(cells) // 2
+    before = load_sweep(spec.name).cells if spec.name in sweep_names() else {}
+    found = Sweep(spec, status, "2026-01-01T00:00:00+00:00", cells=dict(before))
+    left = [label for label in cells if label not in before]
+    if left[: max(0, done - len(before))]:
+        part = left[: done - len(before)]
+        one = make_comparison(spec.part(part), sweep=spec.name)
+        result.save(one)
+        found.cells |= dict.fromkeys(part, one.comparison_id)
+    found.pid = os.getpid()
+    save_sweep(found)
+    return spec.name

@@ -1,0 +1,226 @@
+"""The Compare page on a scripted handle: start, progress, cancel, verdict, sweeps, stored runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from scripted_measuring import MeasuringHandle, store, store_sweep
+from streamlit.testing.v1 import AppTest
+
+from engine.errors import UserError
+from workbench.comparing import result
+from workbench.comparing.result import CompareSpec
+from workbench.spec import RunSpec
+from workbench.sweeping.spec import SweepSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = CompareSpec(
+    methods=["dynamic-tree:nodes=[4,6]"], baselines=["hf-generate"], workloads=["code"], limit=3
+)
+SWEEP = SweepSpec(name="size", methods=["dynamic-tree:nodes=[4,6,8],depth=[3,4]"],
+                  workloads=["code"], baselines=[], limit=3)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def handle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MeasuringHandle:
+    import streamlit as st
+
+    monkeypatch.setenv("DRAFTREE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.syspath_prepend(str(ROOT))
+    from pages.parts import settings as module
+
+    fake = MeasuringHandle(seconds=0.2, steps=3, step_s=0.01, load_s=0.0)
+    monkeypatch.setattr(module.settings, "make_handle", lambda: fake)
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    return fake
+
+
+def page(**address: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    at.switch_page("pages/compare.py")
+    for name, value in address.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def said(at: AppTest) -> str:
+    """All text of the page, its escapes taken away."""
+    parts = [*at.markdown, *at.caption, *at.error, *at.warning, *at.info]
+    return "\n".join(str(part.value) for part in parts).replace("\\", "")
+
+
+def done(at: AppTest, handle: MeasuringHandle) -> AppTest:
+    deadline = time.monotonic() + 20
+    while handle.active and time.monotonic() < deadline:
+        time.sleep(0.02)
+    at.run()
+    assert not at.exception
+    return at
+
+
+def test_first_sight_says_what_to_press_and_what_it_costs() -> None:
+    at = page()
+    assert "No comparison is stored yet" in said(at)
+    assert "6 arms × 4 prompts × 3 repeats = 72 decodes of 64 tokens." in said(at)
+    assert not at.button(key="measure").disabled
+    assert at.button(key="cancel").disabled
+
+
+def test_from_measure_to_a_verdict(handle: MeasuringHandle) -> None:
+    handle._seconds = 1000.0
+    at = page()
+    at.multiselect(key="compare/arms").set_value(["dynamic-tree:nodes=[4,6]"])
+    at.number_input(key="compare/limit").set_value(3)
+    at.button(key="measure").click().run()
+    assert not at.exception
+    (spec,) = handle.specs
+    assert (spec.methods, spec.limit, spec.repeats) == (["dynamic-tree:nodes=[4,6]"], 3, 3)
+    assert spec.baselines == ["hf-generate", "hf-assisted"]
+    assert "Comparing 2 methods on code" in said(at)
+    assert at.button(key="measure").disabled
+    assert not at.button(key="cancel").disabled
+    handle._seconds = 0.01
+    at = done(at, handle)
+    assert "It pays: dynamic-tree:nodes=6, the fastest of the methods, decodes 1.60×" in said(at)
+    (stored,) = result.comparison_ids()
+    assert at.query_params["comparison"] in (stored, [stored])
+    assert not at.button(key="measure").disabled
+
+
+def test_cancel_keeps_what_was_complete(handle: MeasuringHandle) -> None:
+    handle._seconds = 1000.0
+    at = page()
+    at.button(key="measure").click().run()
+    at.button(key="cancel").click().run()
+    at = done(at, handle)
+    assert "Stopped. What was complete is kept." in said(at)
+    assert "The comparison was stopped" in said(at), "the report says it too"
+
+
+def test_a_new_session_sees_what_is_under_way(handle: MeasuringHandle) -> None:
+    handle._seconds = 1000.0
+    handle.start(SPEC)
+    at = page()
+    assert "Comparing 2 methods on code" in said(at)
+    assert at.button(key="measure").disabled
+    at.button(key="cancel").click().run()
+    assert not handle.active
+
+
+def test_both_pages_name_the_others_job(handle: MeasuringHandle) -> None:
+    handle._seconds = 1000.0
+    handle.start(SPEC)
+    run = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    assert not run.exception
+    assert "A comparison of 2 arms on code is under way" in said(run)
+    assert run.button(key="run").disabled
+    assert run.button(key="stop").disabled, "it is not the run's to stop"
+    handle.stop()
+    run.run()
+    assert not run.button(key="run").disabled
+    handle._load_s = 1000.0
+    handle.start(RunSpec(prompt="x"))
+    at = page()
+    assert "A run of dynamic-tree is under way" in said(at)
+    assert at.button(key="measure").disabled
+    assert at.button(key="cancel").disabled
+
+
+def test_a_dead_worker_and_a_refusal_are_sentences(
+    handle: MeasuringHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle._seconds = 1000.0
+    at = page()
+    at.button(key="measure").click().run()
+    handle.die()
+    at.run()
+    assert "died of SIGKILL" in said(at)
+
+    def refuse(spec: object) -> None:
+        raise UserError("No **bold** <img>.")
+
+    monkeypatch.setattr(handle, "start", refuse)
+    at.button(key="measure").click().run()
+    assert "No \\*\\*bold\\*\\* \\<img\\>\\." in [error.value for error in at.error]
+
+
+@pytest.mark.parametrize(
+    ("arms", "reason"),
+    [
+        ([], "No method is chosen"),
+        (["nope"], "Method 'nope' is unknown"),
+        (["dynamic-tree:nodes=[4"], "without its other half"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_and_not_started(
+    handle: MeasuringHandle, arms: list[str], reason: str
+) -> None:
+    at = page()
+    at.multiselect(key="compare/arms").set_value(arms).run()
+    assert reason in said(at)
+    at.button(key="measure").click().run()
+    assert reason in "\n".join(error.value for error in at.error).replace("\\", "")
+    assert handle.specs == []
+
+
+def test_presets_and_the_address_of_a_comparison() -> None:
+    older, newer = store(SPEC), ""
+    while newer in ("", older):
+        newer = store(SPEC.model_copy(update={"methods": ["speculative"]}))
+    at = page(comparison=older)
+    assert "dynamic-tree:nodes=6" in said(at)
+    at.button(key="preset/Trees by size").click().run()
+    assert at.multiselect(key="compare/arms").value == ["dynamic-tree:nodes=[2,4,6,8,12,16]"]
+    assert "9 arms" in said(at)
+    gone = page(comparison="compare-1999")
+    assert "There is no comparison 'compare-1999'" in said(gone)
+
+
+def test_missing_steps_leave_verdict_and_figures() -> None:
+    store(SPEC)
+    at = page()
+    assert "Charts of single steps are missing" in said(at)
+    assert "It pays" in said(at)
+
+
+def test_a_sweep_from_the_form(handle: MeasuringHandle) -> None:
+    at = page(show="Sweeps")
+    assert "No sweep is stored yet" in said(at)
+    at.button(key="measure").click().run()
+    (spec,) = handle.specs
+    assert isinstance(spec, SweepSpec)
+    assert spec.name == "dynamic-tree-nodes-depth"
+    at = done(at, handle)
+    assert "10 of 10 cells measured" in said(at)
+    assert "It pays: dynamic-tree:nodes=6,depth=4" in said(at)
+    assert len(at.get("plotly_chart")) == 1
+
+
+def test_a_sweep_that_was_stopped_goes_on(handle: MeasuringHandle) -> None:
+    store_sweep(SWEEP, "cancelled", done=2)
+    at = page(sweep="size")
+    assert "2 of 6 cells measured; cancelled" in said(at)
+    at.button(key="sweep/go-on").click().run()
+    at = done(at, handle)
+    assert handle.specs == [SWEEP]
+    assert "6 of 6 cells measured" in said(at)
+    at.selectbox(key="sweep/y/nodes/nodes-depth").set_value("nothing: a line").run()
+    assert "Each shows the best over depth" in said(at)
+    at.get_by_key("sweep/value").set_value("tokens_per_step").run()
+    assert not at.exception
+
+
+def test_one_cell_is_no_sweep() -> None:
+    at = page(show="Sweeps")
+    at.multiselect(key="sweep/arms").set_value(["dynamic-tree"]).run()
+    assert "One cell is no sweep" in said(at)
+
+
+def test_stored_runs_without_any_say_what_to_do() -> None:
+    at = page(show="Stored runs")
+    assert "No runs are stored yet" in said(at)

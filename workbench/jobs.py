@@ -1,0 +1,97 @@
+"""What a worker can be asked to do: a run, a comparison, a sweep. One function does each of them.
+
+The page's process imports this to name and send jobs; engines are imported when one is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from engine.errors import DecodeError
+from workbench.comparing.expand import expand
+from workbench.comparing.result import CompareSpec
+from workbench.events import Event, MeasuringFinished
+from workbench.spec import RunSpec
+from workbench.sweeping.spec import SweepSpec
+
+RUN, COMPARE, SWEEP = "run", "compare", "sweep"
+KINDS: dict[str, type[RunSpec] | type[CompareSpec]] = {
+    RUN: RunSpec,
+    COMPARE: CompareSpec,
+    SWEEP: SweepSpec,
+}
+
+Spec = RunSpec | CompareSpec  # a sweep's is a kind of comparison's
+
+
+def kind_of(spec: Spec) -> str:
+    """The kind of job that does this spec."""
+    return next(kind for kind, known in KINDS.items() if type(spec) is known)
+
+
+def under_way(spec: Spec) -> str:
+    """A job in words that begin a sentence: "A comparison of 3 arms on code is under way"."""
+    if isinstance(spec, SweepSpec):
+        return f"The sweep {spec.name} is under way"
+    if isinstance(spec, CompareSpec):
+        arms = len(expand(spec.methods))
+        many = "1 arm" if arms == 1 else f"{arms} arms"
+        return f"A comparison of {many} on {_listed(spec.workloads)} is under way"
+    return f"A run of {spec.method} is under way"
+
+
+def execute(
+    spec: Spec,
+    emit: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    *,
+    runs: Path | None = None,
+) -> None:
+    """Do a job of any kind; the last event says how it ended.
+
+    Raises:
+        UserError: wrong input, found before anything was done.
+    """
+    if isinstance(spec, RunSpec):
+        from workbench.job import execute as run
+
+        run(spec, emit, should_stop, runs=runs)
+        return
+    try:
+        done = _sweep if isinstance(spec, SweepSpec) else _compare
+        emit(done(spec, emit, should_stop, runs))
+    except DecodeError as error:
+        emit(MeasuringFinished("", "failed", str(error)))
+
+
+def _compare(
+    spec: CompareSpec,
+    emit: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    runs: Path | None,
+) -> MeasuringFinished:
+    from workbench.compare import compare
+    from workbench.report.again import compare_command
+
+    found = compare(spec, emit, should_stop, runs=runs, command=compare_command(spec))
+    kept = any(arm.samples for arm in found.arms)
+    return MeasuringFinished(found.comparison_id if kept else "", found.status)
+
+
+def _sweep(
+    spec: CompareSpec,
+    emit: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    runs: Path | None,
+) -> MeasuringFinished:
+    from workbench.sweeping.run import sweep
+
+    assert isinstance(spec, SweepSpec)
+    found = sweep(spec, emit, should_stop, runs=runs)
+    return MeasuringFinished(found.spec.name, found.status)
+
+
+def _listed(words: Sequence[str]) -> str:
+    names = [Path(word).name for word in words]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

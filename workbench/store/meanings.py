@@ -1,0 +1,122 @@
+"""What every table and column of the store means, for the schema browser and for people with SQL.
+
+A test holds this list to `schema.TABLES`: a column without a meaning fails it.
+"""
+
+from __future__ import annotations
+
+TABLE_MEANINGS = {
+    "schema_version": "The format of the file.",
+    "run": "One row for each run: what was asked for, what it ran on, how it ended.",
+    "request": "One row for each prompt that was decoded, and for each of its repeats.",
+    "step": "One row for each target pass over one request's tree.",
+    "node": "Every node of every draft tree; node 0 is the root, the last token already written.",
+    "token": "Every token that was emitted, in order.",
+    "piece": "The text of each token that occurs in a run, made visible.",
+}
+
+_REQUEST = "Number of the request in its run, from 0."
+_REPEAT = "Which pass over the workload, from 0; each decodes the same prompts again."
+_RUN = "Id of the run; joins all tables."
+_STEP = "Number of the step in its request, from 0."
+
+COLUMN_MEANINGS: dict[str, dict[str, str]] = {
+    "schema_version": {"version": "Number of the format."},
+    "run": {
+        "run": _RUN,
+        "status": "finished, cancelled, failed or interrupted.",
+        "started": "When it began: ISO 8601, UTC.",
+        "finished": "When it ended; NULL where it never did.",
+        "mode": "How forwards ran: eager or compiled.",
+        "plain_step_ns": "A plain step on the same prompt, timed before the run, in nanoseconds.",
+        "message": "What went wrong, in a sentence.",
+        "spec": "All settings, as JSON.",
+        "environment": "Versions, processor, models with hashes, as JSON.",
+        "summary": "Totals and derived figures, as JSON.",
+    },
+    "request": {
+        "run": _RUN,
+        "request": _REQUEST,
+        "repeat": _REPEAT,
+        "question_id": "Name of the question in its workload.",
+        "category": "Its category in the workload.",
+        "turn": "Turn of the conversation, from 0.",
+        "prompt": "The prompt as text.",
+        "num_prompt": "Its length in tokens.",
+        "text": "The whole output.",
+        "finish_reason": "Why it ended; NULL where it never finished.",
+        "num_steps": "Steps made.",
+        "num_emitted": "Tokens emitted: accepted, plus a bonus or correction in each step.",
+        "num_kept": "Emitted, less what EOS, a stop string or the length limit cut off.",
+        "num_drafted": "Nodes of its trees, roots not counted.",
+        "num_accepted": "Drafted nodes on accepted paths.",
+        "prefill_ns": "Reading the prompt, in nanoseconds.",
+        "decode_ns": "From the end of prefill to the last token, in nanoseconds.",
+        "repetition": "Share of the output's 8-grams that occurred in it before.",
+    },
+    "step": {
+        "run": _RUN,
+        "request": _REQUEST,
+        "repeat": _REPEAT,
+        "step": _STEP,
+        "position": "Place of the first emitted token: the length of the context, prompt included.",
+        "num_drafted": "Nodes of the tree, its root not counted.",
+        "num_accepted": "Drafted nodes on the accepted path.",
+        "num_emitted": "Accepted, plus the bonus or correction.",
+        "num_kept": "Emitted, less what was cut off.",
+        "next_token": "The target's own token at the end of the path.",
+        "origin": "What next_token is: bonus after a leaf, correction where children were refused.",
+        "children": "How children are tried: fixed, coupled or sampled.",
+        "draft_passes": "Passes of the draft model for this tree.",
+        "budget": "Nodes the tree was allowed.",
+        "batch": "Requests that shared the pass.",
+        "batch_step": "Number of the pass in the run, from 0.",
+        "time_ns": "When the step ended, in nanoseconds from the start of the run.",
+        "draft_ns": "Drafting, in nanoseconds.",
+        "build_ns": "Building the tree, its mask and positions.",
+        "score_ns": "The target's pass over the tree.",
+        "verify_ns": "Choosing the accepted path.",
+        "commit_ns": "Moving accepted keys and values into place.",
+        "record_ns": "Recording the step before.",
+        "unaccounted_ns": "The rest of the step's wall time.",
+        "wall_ns": "The whole step, all stages together.",
+    },
+    "node": {
+        "run": _RUN,
+        "request": _REQUEST,
+        "repeat": _REPEAT,
+        "step": _STEP,
+        "node": "Number of the node in its tree; 0 is the root.",
+        "parent": "Number of its parent; -1 at the root.",
+        "depth": "Edges from the root.",
+        "rank": "Place among its siblings, from 0, the draft's first choice.",
+        "token": "Token id; its text is in piece.",
+        "source": "What drafted it: draft, ngram, lookup, head or self; root at the root.",
+        "round_added": "Growth round in which it was added.",
+        "round_pruned": "Growth round in which it was dropped; -1: kept.",
+        "draft_logprob": "The draft's log-probability of the token after its path (natural).",
+        "calibrated_prob": "Its probability after calibration, where there is one.",
+        "target_logprob": "The target's log-probability of the token after its path (natural).",
+        "accept_prob": "Chance that the verification rule accepted it.",
+        "fate": "root, accepted, rejected, not_reached (never tested) or pruned (never scored).",
+    },
+    "token": {
+        "run": _RUN,
+        "request": _REQUEST,
+        "repeat": _REPEAT,
+        "position": "Place in the sequence, prompt included.",
+        "step": _STEP,
+        "token": "Token id.",
+        "text": "What it adds to the output; empty inside a character.",
+        "kept": "False where it was cut off.",
+        "origin": "draft, bonus or correction.",
+        "draft_rank": "Rank of the node it came from; NULL for a bonus or correction.",
+        "draft_logprob": "The draft's log-probability of it (natural).",
+        "target_logprob": "The target's log-probability of it (natural).",
+        "top2_gap": "Log-probability of the target's first choice less that of its second.",
+    },
+    "piece": {
+        "token": "Token id.",
+        "text": "The token made visible: · for a space, \\n for a line break.",
+    },
+}

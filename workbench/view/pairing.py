@@ -1,0 +1,50 @@
+"""What the Run page says of a pair and a method before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.errors import UserError
+from engine.registry import METHODS
+from workbench import discovery
+from workbench.discovery import Model
+
+
+class Said(NamedTuple):
+    """A sentence, and whether it is good news (None: open)."""
+
+    works: bool | None
+    sentence: str
+
+
+def pair_says(method: str, target: str, draft: str | None, known: list[Model]) -> Said | None:
+    """Whether `method` can run with this pair; None while there is nothing to say."""
+    if not target:
+        return None
+    try:
+        needs_draft = METHODS[method].needs_draft
+    except UserError as error:
+        return Said(False, str(error))
+    ours = discovery.find(target, known)
+    if ours is None:
+        return Said(None, _elsewhere(target))
+    if ours.problem:
+        return Said(False, ours.problem)
+    if not needs_draft:
+        return Said(True, f"{method} drafts without a second model.")
+    if not draft:
+        return Said(False, f"{method} drafts with a second model; choose one of the same family.")
+    theirs = discovery.find(draft, known)
+    if theirs is None:
+        return Said(None, _elsewhere(draft))
+    return Said(*_plain(discovery.fit(ours, theirs)))
+
+
+def _plain(found: discovery.Fit) -> tuple[bool | None, str]:
+    return found.works, found.sentence
+
+
+def _elsewhere(name: str) -> str:
+    if name.count("/") == 1 and name[0] not in "./~":
+        return f"{name} is not on this machine; the run fetches it from the Hugging Face hub."
+    return f"There is no model folder {name}; check the path, or choose one from the list."
