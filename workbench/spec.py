@@ -55,6 +55,11 @@ class RunSpec(BaseModel):
     comparison: str | None = Field(default=None, description="id shared by the arms of a compare")
     arm: str | None = Field(default=None, description="label of this arm in its comparison")
 
+    @property
+    def lossy(self) -> bool:
+        """Whether the output's law is another one than the target's."""
+        return self.verify in LOSSY and self.temperature > 0.0
+
     @model_validator(mode="after")
     def _one_source_of_prompts(self) -> RunSpec:
         if (self.prompt is None) == (self.workload is None):

@@ -145,7 +145,7 @@ def _sampling() -> dict[str, Any]:
         "seed": st.number_input("Seed", 0, 2**31, 0, key="seed", help="Keys all randomness."),
         "verify": st.selectbox(
             "Verification", get_args(Verify), key="verify", disabled=greedy,
-            help="All of them are lossless; match also repeats plain sampling token for token.",
+            help="All but typical are lossless; match also repeats plain sampling token for token.",
         ),
         "children": st.selectbox(
             "Children", get_args(ChildrenChoice), key="children", disabled=greedy,

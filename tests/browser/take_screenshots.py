@@ -1,11 +1,14 @@
-"""The pictures of the README, from a real run: `python tests/browser/take_screenshots.py [PROMPT]`.
+"""The pictures of README and docs, from real runs: `python tests/browser/take_screenshots.py`.
 
-Presses Run on a fresh server with a store of its own and saves docs/images/run-light.png and
-run-dark.png. PROMPT is the place of a prompt in the gallery, 0 at the top.
+Decodes one prompt by several methods, measures a small comparison and a sweep into a store of its
+own (or takes the store that `--runs` names), and saves every page in both themes at two widths as
+docs/images/PAGE-THEME-WIDTH.png.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import shutil
 import socket
@@ -13,84 +16,175 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
-SIZE = {"width": 1440, "height": 900}
+WIDTHS = {1440: 960, 820: 1180}
+METHODS = ("autoregressive", "static-tree", "speculative", "dynamic-tree")
+PROMPT = '''def read_table(path, *, encoding="utf-8", delimiter=None):
+    """Read a table from a text file and return its rows.
+
+    The first line holds the names of the columns. Empty lines are skipped.
+    """
+    rows = []
+    with open(path, encoding=encoding) as file:
+'''
+SWEEP = {
+    "name": "tree-size",
+    "methods": ["dynamic-tree:nodes=[4,6,8],depth=[2,4,6]"],
+    "workloads": ["code"],
+    "limit": 2,
+    "repeats": 2,
+    "max_new_tokens": 64,
+}
 
 
-def main(prompt: int) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    with tempfile.TemporaryDirectory() as runs:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=Path, help="a store that is there already")
+    parser.add_argument("--pages", default=",".join(VIEWS), help=f"of {', '.join(VIEWS)}")
+    arguments = parser.parse_args()
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = arguments.runs or Path(scratch)
+        environment = os.environ | {"DRAFTREE_RUNS": str(runs)}
+        if arguments.runs is None or not arguments.runs.is_dir():
+            fill(environment, Path(scratch))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
         server = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", port,
              "--server.headless", "true"],
-            cwd=ROOT, env=os.environ | {"DRAFTREE_RUNS": runs},
+            cwd=ROOT, env=environment,
         )  # fmt: skip
         try:
-            take(f"http://127.0.0.1:{port}", prompt)
+            take(f"http://127.0.0.1:{port}", arguments.pages.split(","))
         finally:
             server.terminate()
             server.wait()
 
 
-def take(url: str, prompt: int) -> None:
-    IMAGES.mkdir(parents=True, exist_ok=True)
+def fill(environment: dict[str, str], scratch: Path) -> None:
+    """Runs of one prompt, a comparison, a sweep."""
+    draftree = str(Path(sys.executable).with_name("draftree"))
+
+    def do(*arguments: str) -> None:
+        subprocess.run([draftree, *arguments], cwd=ROOT, env=environment, check=True)
+
+    sweep = scratch / "sweep.json"
+    sweep.write_text(json.dumps(SWEEP))
+    do("sweep", str(sweep))
+    do("compare", "-m", "speculative,static-tree,dynamic-tree", "-w", "code", "-w", "edit",
+       "--limit", "4", "--repeats", "3", "-n", "96")  # fmt: skip
+    for method in METHODS:
+        do("run", "-m", method, "-p", PROMPT, "-n", "160")
+
+
+def take(url: str, pages: list[str]) -> None:
+    """Every page in both themes at both widths."""
+    wait_until_up(url)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport=SIZE, color_scheme="light")
-        open_when_up(page, url)
-        decode(page, prompt)
-        page.locator(".state", has_text="Finished").wait_for(timeout=300_000)
-        show_a_telling_step(page)
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            page.mouse.move(700, 5)
-            page.wait_for_timeout(2000)
-            page.screenshot(path=IMAGES / f"run-{scheme}.png")
+        for name in pages:
+            for width, height in WIDTHS.items():
+                context = browser.new_context(viewport={"width": width, "height": height})
+                page = context.new_page()
+                page.set_default_timeout(120_000)
+                page.goto(url + VIEWS[name][0])
+                VIEWS[name][1](page)
+                for scheme in ("light", "dark"):
+                    page.emulate_media(color_scheme=scheme)
+                    page.mouse.move(width // 2, 3)
+                    settled(page)
+                    path = IMAGES / f"{name}-{scheme}-{width}.png"
+                    page.screenshot(path=path)
+                    Image.open(path).convert("RGB").quantize(192).save(path, optimize=True)
+                context.close()
         browser.close()
 
 
-def open_when_up(page: Page, url: str) -> None:
-    deadline = time.monotonic() + 90
-    while True:
+def wait_until_up(url: str) -> None:
+    """The server answers."""
+    for _ in range(300):
         try:
-            page.goto(url)
-            break
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
-    page.locator(".view .state").wait_for(timeout=90_000)
+            urllib.request.urlopen(url + "/_stcore/health", timeout=1)
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise SystemExit("the server did not start")
 
 
-def decode(page: Page, prompt: int) -> None:
-    page.get_by_role("combobox", name="Gallery").click()
-    for _ in range(prompt):
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    page.wait_for_timeout(1500)
+def settled(page: Page) -> None:
+    """The script has run and charts are drawn."""
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    page.wait_for_timeout(2500)
+
+
+def show_run(page: Page) -> None:
+    """Type the prompt, press Run, and stop at a step with several fates."""
+    page.locator(".view .state").wait_for()
+    page.get_by_text("Own", exact=True).click()
+    box = page.get_by_role("textbox", name="Own prompt")
+    box.fill(PROMPT)
+    box.press("Control+Enter")
+    settled(page)
     page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_role("button", name="Stop", exact=True).wait_for()
-    page.locator(".state", has_text="Decoding").wait_for(timeout=300_000)
-
-
-def show_a_telling_step(page: Page) -> None:
-    """Walk back to a step with several fates in its tree."""
+    page.locator(".state", has_text="Finished").wait_for(timeout=300_000)
+    settled(page)
     for _ in range(40):
-        kinds = ("accepted", "rejected", "not-reached")
-        counts = [page.locator(f".scene .node.{kind}").count() for kind in kinds]
+        counts = [
+            page.locator(f".scene .node.{kind}").count()
+            for kind in ("accepted", "rejected", "not-reached")
+        ]
         if min(counts) >= 1 and counts[0] >= 2:
             return
         page.get_by_role("button", name="Previous step").click()
 
 
+def show_replay(page: Page) -> None:
+    page.locator(".replay .scene .node.root").first.wait_for()
+    settled(page)
+
+
+def show_race(page: Page) -> None:
+    page.locator(".race .lanes").wait_for()
+    settled(page)
+    page.locator(".race .seek").evaluate(
+        "seek => { seek.value = 420; seek.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+
+
+def show_trees(page: Page) -> None:
+    page.locator(".editor .scene .node").first.wait_for()
+    settled(page)
+
+
+def show_query(page: Page) -> None:
+    settled(page)
+    page.locator('[class*="st-key-example"] button').first.click()
+    page.locator('[data-testid="stDataFrame"]').last.wait_for()
+    settled(page)
+
+
+VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
+    "run": ("/", show_run),
+    "replay": ("/replay?run=last&step=12", show_replay),
+    "compare": ("/compare", settled),
+    "sweep": ("/compare?show=sweeps", settled),
+    "race": ("/race", show_race),
+    "trees": ("/trees?run=last", show_trees),
+    "reports": ("/reports", settled),
+    "query": ("/query", show_query),
+}
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    main()

@@ -16,7 +16,7 @@ from engine.errors import DecodeError, UserError
 from engine.records import FinishReason, RequestRecord, StageTimes
 from engine.requests import Request
 from workbench.compare import CompareSpec, Comparison, compare
-from workbench.comparing import decoders, result
+from workbench.comparing import decoders, result, wording
 from workbench.comparing.arms import Arm, parse_arm, parse_arms, split_methods
 from workbench.comparing.decoders import Decoded, Site, StoppedError
 from workbench.comparing.dtypes import why_unusable
@@ -474,3 +474,14 @@ def test_pace_weighs_arms_by_their_time() -> None:
     pace.add("fast", 1.0)
     pace.begin(["slow", "fast"], rounds=2)
     assert pace.fraction == 0.5
+
+
+def test_a_lossy_arm_is_marked_wherever_it_appears(spec: CompareSpec, tmp_path: Path) -> None:
+    arms = ["speculative:verify=typical", "speculative"]
+    for temperature, lossy in ((0.9, True), (0.0, False)):
+        changed = spec.model_copy(update={"methods": arms, "temperature": temperature})
+        found = rows(compare(changed, runs=tmp_path / "runs"))
+        row = next(row for row in found if "typical" in row.method)
+        assert row.lossy is lossy
+        assert (wording.lossless(row) == "lossy") is lossy
+        assert ("changes the law" in wording.lossless_summary(found)) is lossy

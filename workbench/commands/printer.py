@@ -143,6 +143,8 @@ class StreamPrinter(Collector):
         plain_step_ns = self.started.plain_step_ns if self.started else None
         mode = self.started.mode if self.started else None
         console.print(figures(finished.summary, plain_step_ns=plain_step_ns, mode=mode))
+        if self.spec.lossy:
+            console.print(f"Lossy: {self.spec.verify} acceptance changes the law of the output.")
         where = f"run {finished.run_id}   see its trees: draftree show {finished.run_id} --step 0"
         console.print(Text(where, style="dim"))
 

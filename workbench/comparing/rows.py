@@ -11,6 +11,7 @@ import numpy as np
 from workbench import metrics
 from workbench.comparing.arms import PLAIN
 from workbench.comparing.result import ArmRun, Comparison, Sample
+from workbench.spec import LOSSY
 from workbench.statistics import Finding, Interval, finding, medians, paired_speedup, spread
 
 Key = tuple[int, int]  # request, repeat
@@ -61,6 +62,7 @@ class Row:
     spread: float  # of the repeats of a prompt, as a share
     matched_requests: int | None
     why: str  # why tokens cannot be compared
+    lossy: bool  # the output's law is not the target's
     error: str
     stages_ns: dict[str, int]
     step_ms: float
@@ -154,6 +156,7 @@ def _row(arm: ArmRun, plain: ArmRun, *, seed: int) -> Row:
         spread=spread([t.decode for t in mine]),
         matched_requests=None if arm.why else sum(r not in differing for r in requests),
         why=arm.why,
+        lossy=arm.verify in LOSSY and bool(arm.why),
         error=arm.error,
         stages_ns={stage: arm.stages_ns.get(stage, 0) for stage in metrics.STAGES},
         step_ms=metrics.ratio(sum(s.decode_ns for s in samples), steps) / 1e6,

@@ -55,7 +55,9 @@ def latency(row: Row) -> str:
 
 
 def lossless(row: Row) -> str:
-    """8 of 8, or a dash where tokens cannot be compared."""
+    """8 of 8, a dash where tokens cannot be compared, or a plain word."""
+    if row.lossy:
+        return "lossy"
     return DASH if row.matched_requests is None else f"{row.matched_requests} of {row.requests}"
 
 
@@ -137,11 +139,13 @@ def reason(row: Row) -> str:
 
 def lossless_summary(rows: Sequence[Row]) -> str:
     """One clause on all arms whose tokens can be compared."""
+    lossy = ", ".join(row.method for row in rows if row.lossy)
+    warning = f"; {lossy} changes the law of the output" if lossy else ""
     compared = [row for row in rows if row.matched_requests is not None and row.method != PLAIN]
     if not compared:
-        return "tokens were not compared"
+        return f"tokens were not compared{warning}"
     matched = sum(row.matched_requests or 0 for row in compared)
     total = sum(row.requests for row in compared)
     if matched == total:
-        return f"all {total} outputs equal plain decoding's, token for token"
-    return f"{matched} of {total} outputs equal plain decoding's"
+        return f"all {total} outputs equal plain decoding's, token for token{warning}"
+    return f"{matched} of {total} outputs equal plain decoding's{warning}"

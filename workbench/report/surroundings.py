@@ -110,7 +110,8 @@ def run_protocol(spec: RunSpec) -> Facts:
         "counts": f"up to {spec.max_new_tokens} new tokens"
         + (", end of text ignored" if spec.ignore_eos else ""),
         "sampling": sampling(spec),
-        "verification": spec.verify if spec.temperature else "",
+        "verification": (spec.verify if spec.temperature else "")
+        + (", lossy" if spec.lossy else ""),
         "cache": "" if spec.cache else "off: every pass recomputes the prefix",
         "batch": str(spec.batch) if spec.batch > 1 else "",
         "repeats": str(spec.repeats) if spec.repeats > 1 else "",

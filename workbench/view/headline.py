@@ -72,6 +72,8 @@ def _setup(live: Live) -> str:
         return ""
     parts = [spec.method, f"{spec.target} with {spec.draft}" if spec.draft else spec.target]
     parts += [spec.dtype] + ([live.mode] if live.mode else [])
+    if spec.lossy:
+        parts.append(f"lossy: {spec.verify} acceptance changes the law of the output")
     return " · ".join(parts)
 
 
