@@ -1,4 +1,4 @@
-"""Hugging Face `generate`, plain and assisted: the second baseline of every comparison.
+"""Hugging Face `generate` as second baseline of comparisons: plain, assisted, prompt lookup.
 
 It stands beside the engine so that our own plain decoding cannot be a straw man. What is timed:
 
@@ -60,6 +60,21 @@ SETTINGS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """How prompt lookup drafts: names and meanings are transformers' own."""
+
+    tokens: int = option(10, "draft tokens per target pass", min=1, max=256)
+    ngram: int = option(2, "longest run of last tokens that is looked up", min=1, max=16)
+
+    def __str__(self) -> str:
+        return f"tokens={self.tokens},ngram={self.ngram}"
+
+
+#: As `SETTINGS`; the last is what transformers ships.
+LOOKUP_SETTINGS = (Lookup(tokens=3), Lookup(tokens=5), Lookup(tokens=10, ngram=3), Lookup())
+
+
 class Decoded(NamedTuple):
     """One request decoded by Hugging Face `generate`."""
 
@@ -79,16 +94,17 @@ class HFBaseline:
         sampling: Sampling | None = None,
         cache: bool = True,
         ignore_eos: bool = False,
-        assistance: Assistance | None = None,
+        assistance: Assistance | Lookup | None = None,
     ) -> None:
-        """Plain without `draft`, assisted with it.
+        """Plain without `draft`, assisted with it, or drafting by prompt lookup.
 
         Raises:
             UserError: assistance without a cache, or between models of different vocabulary.
         """
-        if draft is not None and not cache:
+        if (draft is not None or isinstance(assistance, Lookup)) and not cache:
             raise UserError(
-                "Assisted generation needs the cache; hf-assisted runs with --cache on."
+                "Assisted generation needs the cache; hf-assisted and hf-prompt-lookup run with"
+                " --cache on."
             )
         if draft is not None and draft.vocab_size != target.vocab_size:
             raise UserError(
@@ -99,6 +115,11 @@ class HFBaseline:
         self.sampling = sampling or Sampling()
         self.cache, self.ignore_eos = cache, ignore_eos
         self.assistance = assistance or Assistance()
+
+    @property
+    def drafts(self) -> bool:
+        """Whether passes of the target check drafted tokens."""
+        return self.draft is not None or isinstance(self.assistance, Lookup)
 
     def decode(
         self, request: Request, *, should_stop: Callable[[], bool] = lambda: False
@@ -122,13 +143,13 @@ class HFBaseline:
 
         with self._quiet(request), torch.inference_mode():
             past, prefill_ns = self._prefill(ids)
-            fused_ns = prefill_ns if self.draft else 0
+            fused_ns = prefill_ns if self.drafts else 0
             with _Watch(model) as scoring, _Watch(self.draft and self.draft.model) as drafting:
                 begin = self._clock()
                 output = model.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
-                    past_key_values=None if self.draft else past,
+                    past_key_values=None if self.drafts else past,
                     use_cache=self.cache,
                     assistant_model=self.draft.model if self.draft else None,
                     stopping_criteria=StoppingCriteriaList([criterion]),  # type: ignore[list-item]
@@ -138,7 +159,7 @@ class HFBaseline:
         first_draft_ns = drafting.passes[0].ns if drafting.passes else 0
         fused_ns += first_draft_ns
         drafted = 0
-        if self.draft and scoring.passes:  # the first pass reads the prompt as well
+        if self.drafts and scoring.passes:  # the first pass reads the prompt as well
             drafted = sum(watched.rows - 1 for watched in scoring.passes) - (ids.shape[1] - 1)
         record = self._record(
             request,
@@ -212,7 +233,7 @@ class HFBaseline:
             num_emitted=len(token_ids),
             num_drafted=num_drafted,
             # every pass emits what it accepted and one token more
-            num_accepted=len(token_ids) - fields["num_steps"] if self.draft else 0,
+            num_accepted=len(token_ids) - fields["num_steps"] if self.drafts else 0,
             repetition=repetition(token_ids),
             **fields,
         )
@@ -247,11 +268,7 @@ class HFBaseline:
             transformers_logging.set_verbosity_error()  # its assistant warns about itself
             for model in models:
                 model.generation_config = GenerationConfig.from_dict(config.to_dict())
-            models[-1].generation_config.update(
-                num_assistant_tokens=self.assistance.tokens,
-                num_assistant_tokens_schedule=self.assistance.schedule,
-                assistant_confidence_threshold=self.assistance.confidence,
-            )
+            models[-1].generation_config.update(**self._drafting())
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(self.sampling.seed * 1_000_003 + request.index)
                 yield
@@ -259,6 +276,17 @@ class HFBaseline:
             transformers_logging.set_verbosity(verbosity)
             for model, config_before in zip(models, before, strict=True):
                 model.generation_config = config_before
+
+    def _drafting(self) -> dict[str, Any]:
+        """Settings of transformers for what drafts."""
+        how = self.assistance
+        if isinstance(how, Lookup):
+            return {"prompt_lookup_num_tokens": how.tokens, "max_matching_ngram_size": how.ngram}
+        return {
+            "num_assistant_tokens": how.tokens,
+            "num_assistant_tokens_schedule": how.schedule,
+            "assistant_confidence_threshold": how.confidence,
+        }
 
 
 class _Spent(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from engine.errors import UserError
-from engine.hf_baseline import SETTINGS, Assistance, HFBaseline
+from engine.hf_baseline import LOOKUP_SETTINGS, SETTINGS, Assistance, HFBaseline, Lookup
 from engine.models import LoadedModel
 from engine.records import FinishReason
 from engine.repetition import repetition
@@ -191,3 +191,20 @@ def test_repetition_counts_eight_grams_seen_before() -> None:
     assert repetition([1] * 9) == 0.5
     assert repetition(list(range(20))) == 0.0
     assert repetition(list(range(8)) * 2) == pytest.approx(1 / 9)
+
+
+@pytest.mark.parametrize("lookup", LOOKUP_SETTINGS, ids=str)
+def test_prompt_lookup_is_lossless_and_counts_its_passes(lookup):
+    target = tiny(3)
+    plain = HFBaseline(target=target, ignore_eos=True).decode(request(new=60))
+    found = HFBaseline(target=target, ignore_eos=True, assistance=lookup).decode(request(new=60))
+    assert found.record.token_ids == plain.record.token_ids
+    assert found.record.num_steps < plain.record.num_steps, "a looping text was never guessed"
+    assert found.record.num_steps + found.record.num_accepted == found.record.num_emitted
+    assert found.record.num_accepted <= found.record.num_drafted
+    assert found.draft_passes == 0
+
+
+def test_prompt_lookup_needs_the_cache():
+    with pytest.raises(UserError, match="cache"):
+        HFBaseline(target=tiny(3), cache=False, assistance=Lookup())

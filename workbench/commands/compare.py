@@ -46,7 +46,10 @@ def compare(
         ),
     ] = None,
     baselines: Annotated[
-        str, typer.Option(help="Of hf-generate, hf-assisted, draft-alone; commas between, or none.")
+        str,
+        typer.Option(
+            help="Of hf-generate, hf-assisted, hf-prompt-lookup, draft-alone; commas, or none."
+        ),
     ] = "hf-generate,hf-assisted,draft-alone",
     limit: Annotated[
         int | None, typer.Option(help="First questions of each workload only.", min=1)

@@ -2,7 +2,8 @@
 
 An arm is a method and, after a colon, its options: `dynamic-tree:policy=eagle2,nodes=8`. Beside
 the registry's methods there are the baselines of every comparison: Hugging Face `generate`, plain
-(`hf-generate`) and assisted (`hf-assisted`), and the draft model alone (`draft-alone`).
+(`hf-generate`), assisted (`hf-assisted`) and with its prompt lookup (`hf-prompt-lookup`), and the
+draft model alone (`draft-alone`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from workbench.spec import Verify
 PLAIN = "autoregressive"
 HF_GENERATE = "hf-generate"
 HF_ASSISTED = "hf-assisted"
+HF_LOOKUP = "hf-prompt-lookup"
 DRAFT_ALONE = "draft-alone"
 BASELINES = {
     HF_GENERATE: "Hugging Face generate, plain",
     HF_ASSISTED: "Hugging Face generate, assisted by the draft model",
+    HF_LOOKUP: "Hugging Face generate with its prompt lookup",
     DRAFT_ALONE: "the draft model decoding alone: another text, a bound on speed",
 }
+#: those that are measured where nothing else is asked for
+USUAL = (HF_GENERATE, HF_ASSISTED, DRAFT_ALONE)
 #: settings of a run, not of a method, that an arm may set
 _RUN_SETTINGS = {
     "verify": get_args(Verify),
@@ -44,7 +49,7 @@ class Arm:
     @property
     def is_hugging_face(self) -> bool:
         """Decoded by `generate` and not by our engine."""
-        return self.method in (HF_GENERATE, HF_ASSISTED)
+        return self.method in (HF_GENERATE, HF_ASSISTED, HF_LOOKUP)
 
     @property
     def needs_draft(self) -> bool:
@@ -52,11 +57,11 @@ class Arm:
         from engine.registry import METHODS
 
         if self.method in BASELINES:
-            return self.method != HF_GENERATE
+            return self.method in (HF_ASSISTED, DRAFT_ALONE)
         return METHODS[self.method].needs_draft
 
 
-def parse_arms(methods: str | Iterable[str], baselines: Iterable[str] = BASELINES) -> list[Arm]:
+def parse_arms(methods: str | Iterable[str], baselines: Iterable[str] = USUAL) -> list[Arm]:
     """Return the arms, plain decoding first and the baselines last, each once.
 
     An option that is a list stands for an arm for each of its values.
@@ -91,12 +96,12 @@ def parse_arm(text: str) -> Arm:
 
 def check_options(name: str, values: dict[str, Any]) -> Any:
     """The parsed options of a method or baseline. Raises UserError."""
-    from engine.hf_baseline import Assistance
+    from engine.hf_baseline import Assistance, Lookup
     from engine.options import parse
     from engine.registry import METHODS, method_names, parse_options
 
-    if name == HF_ASSISTED:
-        return parse(Assistance, values, method=name)
+    if name in (HF_ASSISTED, HF_LOOKUP):
+        return parse(Assistance if name == HF_ASSISTED else Lookup, values, method=name)
     if name in BASELINES:
         if values:
             raise UserError(f"{name} has no options; it was given {', '.join(values)}.")

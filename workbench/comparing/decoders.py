@@ -11,7 +11,15 @@ from engine.errors import UserError
 from engine.records import RequestRecord, StageTimes, StepRecord
 from engine.requests import Request
 from engine.sampling import Sampling
-from workbench.comparing.arms import DRAFT_ALONE, HF_ASSISTED, PLAIN, Arm, check_options
+from workbench.comparing.arms import (
+    DRAFT_ALONE,
+    HF_ASSISTED,
+    HF_GENERATE,
+    HF_LOOKUP,
+    PLAIN,
+    Arm,
+    check_options,
+)
 from workbench.comparing.result import CompareSpec
 from workbench.events import RunSummary
 from workbench.models import Pair
@@ -133,32 +141,34 @@ class EngineDecoder:
 
 
 class HFDecoder:
-    """Hugging Face `generate`, plain or assisted."""
+    """Hugging Face `generate`: plain, assisted, or with prompt lookup."""
 
     mode = "eager"
 
     def __init__(self, arm: Arm, site: Site) -> None:
-        from engine.hf_baseline import SETTINGS, Assistance, HFBaseline
+        from engine.hf_baseline import LOOKUP_SETTINGS, SETTINGS, Assistance, HFBaseline, Lookup
 
         self.arm = arm
-        self._assisted = arm.method == HF_ASSISTED
+        self._drafts = arm.method != HF_GENERATE
         self._baseline = HFBaseline(
             target=site.pair.target,
             draft=site.pair_of(arm).draft,
             sampling=site.sampling,
             cache=site.setting.cache,
             ignore_eos=True,
-            assistance=check_options(arm.method, arm.options) if self._assisted else None,
+            assistance=check_options(arm.method, arm.options) if self._drafts else None,
         )
+        known: dict[str, tuple[Assistance | Lookup, ...]] = {
+            HF_ASSISTED: SETTINGS,
+            HF_LOOKUP: LOOKUP_SETTINGS,
+        }
         #: what to choose from where nothing was asked for
-        self.choices: tuple[Assistance, ...] = (
-            SETTINGS if self._assisted and not arm.options else ()
-        )
+        self.choices = () if arm.options else known.get(arm.method, ())
 
     @property
     def setting(self) -> str:
-        """How assisted generation drafts; empty for plain."""
-        return str(self._baseline.assistance) if self._assisted else ""
+        """How it drafts; empty for plain."""
+        return str(self._baseline.assistance) if self._drafts else ""
 
     def decode(self, request: Request, should_stop: ShouldStop) -> Decoded:
         """Decode one request with `generate`."""

@@ -10,7 +10,7 @@ from engine.errors import UserError
 from engine.requests import Request
 from workbench import models
 from workbench.comparing import decoders
-from workbench.comparing.arms import DRAFT_ALONE, HF_ASSISTED, PLAIN, Arm
+from workbench.comparing.arms import DRAFT_ALONE, HF_ASSISTED, HF_LOOKUP, PLAIN, Arm
 from workbench.comparing.decoders import Decoder, HFDecoder, Setting, Site
 from workbench.comparing.result import CompareSpec
 from workbench.comparing.telling import Telling
@@ -114,8 +114,8 @@ def _possible(arms: Sequence[Arm], pair: Pair, *, cache: bool, telling: Telling)
             if arm.label not in (HF_ASSISTED, DRAFT_ALONE):
                 raise UserError(f"{arm.label} needs a draft model; give one with --draft.")
             telling.note(f"Left out: {arm.label}, which needs a draft model.")
-        elif arm.method == HF_ASSISTED and not cache:
-            telling.note("Left out without cache: hf-assisted, which cannot do without.")
+        elif arm.method in (HF_ASSISTED, HF_LOOKUP) and not cache:
+            telling.note(f"Left out without cache: {arm.method}, which cannot do without.")
         elif arm.method == HF_ASSISTED and _padded(pair):
             telling.note(
                 f"Left out: {arm.label}; transformers wants one vocabulary size, and the models "
@@ -205,8 +205,9 @@ def _warm_up(
             telling.progress("warm-up", f"Warming up {decoder.arm.label}", at / len(built))
             decoder.decode(short, telling.should_stop)
             if nth == 0 and isinstance(decoder, HFDecoder) and decoder.choices:
-                telling.progress("tune", "Finding the best setting of hf-assisted")
+                telling.progress("tune", f"Finding the best setting of {decoder.arm.method}")
                 decoder.choose_setting(list(asked[:_TUNING_REQUESTS]), telling.should_stop)
                 telling.note(
-                    f"hf-assisted ran with its best of several settings: {decoder.setting}."
+                    f"{decoder.arm.method} ran with its best of several settings:"
+                    f" {decoder.setting}."
                 )

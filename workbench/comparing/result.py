@@ -24,7 +24,7 @@ from workbench.events import RunSummary
 from workbench.losslessness import Difference
 from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, Dtype, Execution
 
-Baseline = Literal["hf-generate", "hf-assisted", "draft-alone"]
+Baseline = Literal["hf-generate", "hf-assisted", "hf-prompt-lookup", "draft-alone"]
 
 COMPARISON_ID = re.compile(r"compare-\d{8}-\d{6}-[0-9a-f]{4}")
 FORMAT = 1

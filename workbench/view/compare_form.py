@@ -30,6 +30,7 @@ SWEEP_PRESETS = {
 BASELINE_LABELS = {
     "hf-generate": "Hugging Face generate",
     "hf-assisted": "Hugging Face, assisted",
+    "hf-prompt-lookup": "Hugging Face, prompt lookup",
     "draft-alone": "Draft model alone",
 }
 
