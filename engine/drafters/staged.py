@@ -25,7 +25,12 @@ from engine.tree import Children, Source, TokenTree
 class Options(dynamic_tree.Options):
     """Those of `dynamic-tree`, and how far the trigram runs ahead."""
 
-    guesses: int = option(3, "trigram tokens run beside each expanded node", min=1, max=16)
+    width: int = option(
+        1,
+        "frontier nodes expanded per pass; a pass is saved where all of them were guessed",
+        min=0, max=64,
+    )  # fmt: skip
+    guesses: int = option(4, "trigram tokens run beside each expanded node", min=1, max=16)
     guess_prob: float = option(0.1, "guesses less likely than this are not run", min=0, max=1)
     model: str = option(
         "auto", "folder of trained counts; auto finds those of the vocabulary, none uses the text"
