@@ -83,6 +83,12 @@ class Method:
     #: most rows the draft cache needs behind the prefix
     max_draft_rows: Callable[[Any], int] = lambda options: 0
     needs_draft: bool = False
+    #: what must be trained for it; empty: nothing
+    training: str = ""
+    #: whether it reads the target's hidden states
+    hidden_states: bool = False
+    #: whether a token must mean the same to target and draft model
+    same_vocabulary: bool = True
     #: whether its trees are chains whatever the options
     chain: bool = False
     #: ways to choose children that keep the method lossless, the default when sampling first

@@ -78,6 +78,7 @@ METHOD = Method(
     name="ngram",
     summary="A trigram's guesses, learned from text and from what was written so far.",
     options=Options,
+    training="counts, optional",
     build=NgramDrafter,
     max_nodes=lambda options: options.nodes + 1,
 )

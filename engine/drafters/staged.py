@@ -151,6 +151,7 @@ METHOD = Method(
     name="staged",
     summary="A dynamic tree whose draft model is itself sped up by a trigram running ahead.",
     options=Options,
+    training="counts, optional",
     build=build,
     max_nodes=lambda options: options.nodes + 1,
     max_draft_rows=lambda options: dynamic_tree.max_draft_rows(options) * (1 + options.guesses),

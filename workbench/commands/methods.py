@@ -32,6 +32,7 @@ def all_methods() -> list[dict[str, Any]]:
             "name": name,
             "summary": METHODS[name].summary,
             "needs_draft": METHODS[name].needs_draft,
+            "training": METHODS[name].training,
             "children": [str(kind) for kind in METHODS[name].children],
             "options": [info._asdict() for info in describe(name)],
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 from workbench import frames
 from workbench.comparing import wording
 from workbench.comparing.arms import PLAIN
+from workbench.comparing.needs import COLUMNS, needs
 from workbench.comparing.result import Comparison
 from workbench.comparing.rows import Row, rows
 from workbench.comparing.table import settings
@@ -194,6 +195,13 @@ def _losslessness(comparison: Comparison, table: Sequence[Row]) -> list[Table]:
             if row.method != PLAIN
         ],
     )
+    demands = Table(
+        heading="What each method needs",
+        columns=[Column(name) for name in COLUMNS],
+        rows=[list(row) for row in needs(arm.method for arm in comparison.arms)],
+        note="Under match the output equals plain decoding's token for token; the other rules keep "
+        "the target's distribution. Typical acceptance keeps neither.",
+    )
     differences = [
         [
             arm.label,
@@ -210,7 +218,7 @@ def _losslessness(comparison: Comparison, table: Sequence[Row]) -> list[Table]:
         for difference in arm.differences
     ]
     if not differences:
-        return [compared]
+        return [compared, demands]
     names = ("method", "prompt", "position", "plain token", "its token", "top-2 gap", "shortfall",
              "tolerance", "verdict")  # fmt: skip
     left_out = len(differences) - _MOST_DIFFERENCES
@@ -224,6 +232,7 @@ def _losslessness(comparison: Comparison, table: Sequence[Row]) -> list[Table]:
     columns = [Column(name, number=name in names[5:8] or name == "position") for name in names]
     return [
         compared,
+        demands,
         Table("First differences", columns, differences[:_MOST_DIFFERENCES], note),
     ]
 
