@@ -54,7 +54,8 @@ def build_engine(
     if method.needs_draft:
         if draft is None:
             raise UserError(f"{method.name} needs a draft model; give one with --draft.")
-        check_same_vocabulary(target, draft)
+        if method.same_vocabulary:
+            check_same_vocabulary(target, draft)
     children = choose_children(config, method)
     if config.verify == "block" and not method.chain:
         raise UserError(
@@ -78,7 +79,7 @@ def build_engine(
         draft_runner = TreeRunner(
             draft,
             num_slots=config.batch,
-            capacity=config.capacity,
+            capacity=config.capacity if method.same_vocabulary else draft.context_length,
             max_tree=method.max_draft_rows(config.options) + PENDING_ROWS,
             use_cache=config.cache,
             forward=forwards[1],
@@ -153,7 +154,8 @@ def check_same_vocabulary(target: LoadedModel, draft: LoadedModel) -> None:
         raise UserError(
             f"The vocabularies differ: {target.name} has {len(ours)} tokens, {draft.name}"
             f" {len(theirs)}, and {differing} of the latter mean something else to the target."
-            " Choose a draft model of the target's family."
+            " Choose a draft model of the target's family, or the method universal, which drafts"
+            " by way of text."
         )
 
 

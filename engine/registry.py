@@ -21,6 +21,7 @@ _MODULES = {
     "prompt-lookup": "engine.drafters.prompt_lookup",
     "suffix": "engine.drafters.suffix",
     "combine": "engine.drafters.combine",
+    "universal": "engine.drafters.universal",
     "token-recycling": "engine.drafters.token_recycling",
 }
 

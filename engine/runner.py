@@ -117,6 +117,13 @@ class TreeRunner:
             self.length_B[slot] += len(tokens)
         self._history[slot].extend(tokens)
 
+    def truncate(self, slot: int, length: int) -> None:
+        """Forget committed rows from `length` on, where there are more."""
+        assert not self.count_B[slot], "a tree is under way"
+        if length < int(self.length_B[slot]):
+            self.length_B[slot] = length
+            del self._history[slot][length:]
+
     def release(self, slot: int) -> None:
         """Free a slot."""
         self.active_B[slot] = False

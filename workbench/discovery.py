@@ -85,8 +85,11 @@ class Fit:
     sentence: str
 
 
-def fit(target: Model, draft: Model) -> Fit:
-    """Whether `draft` can draft for `target`: one vocabulary, and what their sizes promise."""
+def fit(target: Model, draft: Model, *, any_vocabulary: bool = False) -> Fit:
+    """Whether `draft` can draft for `target`: one vocabulary, and what their sizes promise.
+
+    `any_vocabulary` is for methods that draft by way of text.
+    """
     for model in (target, draft):
         if model.problem:
             return Fit(False, model.problem)
@@ -105,12 +108,14 @@ def fit(target: Model, draft: Model) -> Fit:
             "tokenizer.json. The run checks it when it begins.",
         )
     if ours != theirs:
+        if any_vocabulary:
+            return Fit(True, "Their vocabularies differ; this method drafts by way of text.")
         differing = sum(ours.get(token) != at for token, at in theirs.items())
         return Fit(
             False,
             f"They do not fit: the vocabularies differ ({len(ours):,} and {len(theirs):,} tokens, "
             f"{differing:,} of the draft's mean something else to the target). Choose a draft of "
-            "the target's family, or a method without a draft model.",
+            "the target's family, the method universal, or one without a draft model.",
         )
     said = [f"They fit: the same vocabulary of {len(ours):,} tokens.", _sizes(target, draft)]
     if 0 < draft.context < target.context:

@@ -89,7 +89,7 @@ def load_pair(spec: RunSpec, *, on_progress: Callable[[str, float | None], None]
             on_progress(f"Loading {name}", at / len(names))
         loaded.append(load(name, dtype=spec.dtype, device=device))
     pair = Pair(loaded[0], loaded[1] if len(loaded) > 1 else None)
-    if pair.draft is not None:
+    if pair.draft is not None and METHODS[spec.method].same_vocabulary:
         check_same_vocabulary(pair.target, pair.draft)
     return pair
 

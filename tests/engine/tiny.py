@@ -56,6 +56,9 @@ class IdTokenizer:
     def decode(self, ids: list[int], **_: Any) -> str:
         return " ".join(str(int(i)) for i in ids)
 
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [int(word) for word in text.split()]
+
     def get_vocab(self) -> dict[str, int]:
         return {str(i): i for i in range(VOCAB)}
 

@@ -60,6 +60,13 @@ class Arm:
             return self.method in (HF_ASSISTED, DRAFT_ALONE)
         return METHODS[self.method].needs_draft
 
+    @property
+    def takes_any_vocabulary(self) -> bool:
+        """Whether its draft model may have another tokenizer."""
+        from engine.registry import METHODS
+
+        return self.method not in BASELINES and not METHODS[self.method].same_vocabulary
+
 
 def parse_arms(methods: str | Iterable[str], baselines: Iterable[str] = USUAL) -> list[Arm]:
     """Return the arms, plain decoding first and the baselines last, each once.

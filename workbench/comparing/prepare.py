@@ -10,7 +10,7 @@ from engine.errors import UserError
 from engine.requests import Request
 from workbench import models
 from workbench.comparing import decoders
-from workbench.comparing.arms import DRAFT_ALONE, HF_ASSISTED, HF_LOOKUP, PLAIN, Arm
+from workbench.comparing.arms import BASELINES, DRAFT_ALONE, HF_ASSISTED, HF_LOOKUP, PLAIN, Arm
 from workbench.comparing.decoders import Decoder, HFDecoder, Setting, Site
 from workbench.comparing.result import CompareSpec
 from workbench.comparing.telling import Telling
@@ -92,7 +92,6 @@ def run_spec(site: Site, arm: Arm, workload: str) -> RunSpec:
 
 
 def _load(spec: CompareSpec, dtype: str, telling: Telling) -> Pair:
-    from engine.engine import check_same_vocabulary
     from engine.models import resolve_device
 
     device = resolve_device(spec.device)
@@ -102,14 +101,19 @@ def _load(spec: CompareSpec, dtype: str, telling: Telling) -> Pair:
         return Pair(target, None)
     telling.progress("load", f"Loading {spec.draft} in {dtype}")
     draft = models.load(spec.draft, dtype=dtype, device=device)
-    check_same_vocabulary(target, draft)
     return Pair(target, draft)
 
 
 def _possible(arms: Sequence[Arm], pair: Pair, *, cache: bool, telling: Telling) -> list[Arm]:
     """The arms that can run here; a baseline that cannot is left out with a note."""
     possible = []
+    foreign = _why_foreign(pair)
     for arm in arms:
+        if foreign and arm.needs_draft and not arm.takes_any_vocabulary:
+            if arm.method not in BASELINES:
+                raise foreign
+            telling.note(f"Left out: {arm.label}, which needs one vocabulary. {foreign}")
+            continue
         if arm.needs_draft and pair.draft is None:
             if arm.label not in (HF_ASSISTED, DRAFT_ALONE):
                 raise UserError(f"{arm.label} needs a draft model; give one with --draft.")
@@ -124,6 +128,19 @@ def _possible(arms: Sequence[Arm], pair: Pair, *, cache: bool, telling: Telling)
         else:
             possible.append(arm)
     return possible
+
+
+def _why_foreign(pair: Pair) -> UserError | None:
+    """Why tokens of the draft model are not tokens of the target, None where they are."""
+    from engine.engine import check_same_vocabulary
+
+    if pair.draft is None:
+        return None
+    try:
+        check_same_vocabulary(pair.target, pair.draft)
+    except UserError as error:
+        return error
+    return None
 
 
 def _padded(pair: Pair) -> bool:

@@ -37,11 +37,9 @@ def pair_says(method: str, target: str, draft: str | None, known: list[Model]) -
     theirs = discovery.find(draft, known)
     if theirs is None:
         return Said(None, _elsewhere(draft))
-    return Said(*_plain(discovery.fit(ours, theirs)))
-
-
-def _plain(found: discovery.Fit) -> tuple[bool | None, str]:
-    return found.works, found.sentence
+    any_vocabulary = not METHODS[method].same_vocabulary
+    found = discovery.fit(ours, theirs, any_vocabulary=any_vocabulary)
+    return Said(found.works, found.sentence)
 
 
 def _elsewhere(name: str) -> str:
