@@ -20,5 +20,5 @@ else:
     )
     examples()
     tables()
-    editor(choose_runs())
-    result_panel()
+    active = editor(choose_runs())
+    result_panel(active=active)

@@ -46,8 +46,11 @@ def choose_runs() -> list[str]:
     return found.run_ids
 
 
-def editor(run_ids: list[str]) -> None:
-    """The text of the query and its buttons. A query under way is kept in the session."""
+def editor(run_ids: list[str]) -> bool:
+    """The text of the query and its buttons; returns whether they are those of a query under way.
+
+    That query is kept in the session.
+    """
     if "query/sql" not in st.session_state:
         st.session_state["query/sql"] = st.query_params.get("sql") or EXAMPLES[0].sql
     running: Query | None = st.session_state.get("query/running")
@@ -70,6 +73,7 @@ def editor(run_ids: list[str]) -> None:
     if (pressed or st.session_state.pop("query/asked", False)) and run_ids:
         _start(st.session_state["query/sql"], run_ids)
         st.rerun()
+    return active
 
 
 def _take(sql: str) -> None:

@@ -16,8 +16,11 @@ _TICK_S = 0.3
 _NO_GROUPS = "–"
 
 
-def result_panel() -> None:
-    """What became of the query under way, or of the last one."""
+def result_panel(*, active: bool) -> None:
+    """What became of the query under way, or of the last one.
+
+    `active` is what the buttons were drawn for; the page is drawn anew where it changed since.
+    """
     if problem := st.session_state.get("query/problem"):
         _say(problem)
         return
@@ -25,6 +28,8 @@ def result_panel() -> None:
     if query is None:
         return
     was_done = query.wait(_TICK_S)  # most are answered by now
+    if was_done and active:
+        st.rerun()
     st.fragment(_wait, run_every=None if was_done else _TICK_S)(query, was_done)
     if was_done:
         _show(query)

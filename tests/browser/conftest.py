@@ -38,7 +38,7 @@ def new_page(chromium) -> Iterator[Callable]:
     assert not errors
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
     """Starts `streamlit run SCRIPT` with more environment; ends what it started."""
     servers: list[subprocess.Popen] = []
