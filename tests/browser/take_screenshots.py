@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         runs = arguments.runs or Path(scratch)
         environment = os.environ | {"DRAFTREE_RUNS": str(runs)}
-        if arguments.runs is None or not arguments.runs.is_dir():
+        if arguments.runs is None:
             fill(environment, Path(scratch))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -62,7 +62,7 @@ def main() -> None:
         server = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", port,
              "--server.headless", "true"],
-            cwd=ROOT, env=environment,
+            cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         try:
             take(f"http://127.0.0.1:{port}", arguments.pages.split(","))
@@ -140,14 +140,15 @@ def show_run(page: Page) -> None:
     page.get_by_role("button", name="Run", exact=True).click()
     page.locator(".state", has_text="Finished").wait_for(timeout=300_000)
     settled(page)
-    for _ in range(40):
+    back = page.get_by_role("button", name="Previous step")
+    while back.is_enabled():
         counts = [
             page.locator(f".scene .node.{kind}").count()
             for kind in ("accepted", "rejected", "not-reached")
         ]
         if min(counts) >= 1 and counts[0] >= 2:
             return
-        page.get_by_role("button", name="Previous step").click()
+        back.click()
 
 
 def show_replay(page: Page) -> None:

@@ -91,6 +91,7 @@ def test_a_prompt_of_markup_controls_and_emoji_is_shown_as_text(app: str, new_pa
     page.keyboard.press("Control+Enter")
     begin_and_finish(page)
     prompt = page.locator(".prose .prompt")
+    expect(prompt).to_have_count(1)
     for shown in ("<img src=x onerror=", "\\x1b[31m", "\\u202e", "👩", "🚀", "é **b**"):
         expect(prompt).to_contain_text(shown)
     assert page.locator(".view img").count() == 0
