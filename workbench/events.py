@@ -35,11 +35,15 @@ class RequestStarted(NamedTuple):
 
 
 class StepDone(NamedTuple):
-    """One step. `pieces_M` shows each node's token as text; `emitted_text` each emitted one's."""
+    """One step. `pieces_M` shows each node's token as text; `emitted_text` is what each adds.
+
+    `next_piece` shows the bonus or correction, which may add no text: the end of it, for one.
+    """
 
     record: StepRecord
     pieces_M: list[str]
     emitted_text: list[str]  # increments of decoded text, never half a character
+    next_piece: str = ""
 
 
 class RequestDone(NamedTuple):

@@ -63,4 +63,5 @@ class Herald:
     def _step_done(self, record: StepRecord) -> StepDone:
         assert self.texts is not None
         pieces = [self.texts.piece(token) for token in record.tree.tokens_M.tolist()]
-        return StepDone(record, pieces, self.texts.emitted(record))
+        next_piece = self.texts.piece(record.verdict.next_token)
+        return StepDone(record, pieces, self.texts.emitted(record), next_piece)

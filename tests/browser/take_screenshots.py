@@ -33,8 +33,7 @@ PROMPT = '''def read_table(path, *, encoding="utf-8", delimiter=None):
     The first line holds the names of the columns. Empty lines are skipped.
     """
     rows = []
-    with open(path, encoding=encoding) as file:
-'''
+    with open(path, encoding=encoding) as file:'''
 SWEEP = {
     "name": "tree-size",
     "methods": ["dynamic-tree:nodes=[4,6,8],depth=[2,4,6]"],
@@ -180,7 +179,7 @@ VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "run": ("/", show_run),
     "replay": ("/replay?run=last&step=12", show_replay),
     "compare": ("/compare", settled),
-    "sweep": ("/compare?show=sweeps", settled),
+    "sweep": (f"/compare?sweep={SWEEP['name']}", settled),
     "race": ("/race", show_race),
     "trees": ("/trees?run=last", show_trees),
     "reports": ("/reports", settled),

@@ -9,6 +9,7 @@ from workbench import metrics
 from workbench.spec import RunSpec
 from workbench.view.live import Live
 from workbench.view.presenter import TREES_PER_UPDATE, WINDOW_STEPS, Cursor, Presenter
+from workbench.view.steps import step_layout
 
 SPEC = RunSpec(prompt="def f():", max_new_tokens=500)
 
@@ -148,3 +149,11 @@ def test_the_fake_handle_is_like_the_real_one():
     for name in ("start", "stop", "snapshot", "active"):
         assert hasattr(WorkerHandle, name)
         assert hasattr(FakeHandle, name)
+
+
+def test_an_emitted_token_without_text_is_shown_by_its_name():
+    """The end of the text adds nothing to it, and must not read as a bare number."""
+    step = random_step(np.random.default_rng(0), 0, 8)
+    step = step._replace(emitted_text=[*step.emitted_text[:-1], ""])
+    assert "#999999" in step_layout(step)["piece"]
+    assert "<eos>" in step_layout(step._replace(next_piece="<eos>"))["piece"]

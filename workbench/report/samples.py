@@ -79,4 +79,5 @@ def _step(run: RunReader, request: int, step: int, pieces: dict[int, str]) -> St
         record=record,
         pieces_M=[pieces.get(int(token), str(token)) for token in record.tree.tokens_M],
         emitted_text=[pieces.get(token, str(token)) for token in record.emitted],
+        next_piece=pieces.get(record.verdict.next_token, ""),
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from workbench.events import StepDone
 from workbench.store.reader import RunReader
 from workbench.store.rebuild import records_from_rows, rows_of
@@ -27,17 +29,29 @@ def steps_done(
         f"WHERE {where} ORDER BY step, node",
         given,
     )
-    tokens = run.query(f"SELECT * FROM token WHERE {where} ORDER BY position", given)
+    tokens = run.query(
+        f"SELECT token.*, piece.text AS piece FROM token LEFT JOIN piece USING (token) "
+        f"WHERE {where} ORDER BY position",
+        given,
+    )
     records = records_from_rows(steps, nodes, tokens)
-    pieces = [
-        piece if isinstance(piece, str) else f"#{token}"
-        for piece, token in zip(nodes["piece"], nodes["token"], strict=True)
-    ]
+    pieces, token_pieces = _shown(nodes), _shown(tokens)
     texts = [text if isinstance(text, str) else "" for text in tokens["text"]]
     node_step, token_step = nodes["step"].to_numpy(), tokens["step"].to_numpy()
     return {
         number: StepDone(
-            record, pieces[rows_of(node_step, number)], texts[rows_of(token_step, number)]
+            record,
+            pieces[rows_of(node_step, number)],
+            texts[rows_of(token_step, number)],
+            (token_pieces[rows_of(token_step, number)] or [""])[-1],
         )
         for number, record in records.items()
     }
+
+
+def _shown(rows: pd.DataFrame) -> list[str]:
+    """Each row's token for the eye."""
+    return [
+        piece if isinstance(piece, str) else f"#{token}"
+        for piece, token in zip(rows["piece"], rows["token"], strict=True)
+    ]

@@ -74,7 +74,9 @@ def _origins(step: StepDone) -> list[int]:
 
 
 def _emitted_piece(step: StepDone) -> str:
-    """The bonus or correction as text: like a node's piece if one is known for its token."""
+    """The bonus or correction for the eye; a run stored without it, by a node of its token."""
+    if step.next_piece:
+        return step.next_piece
     token = step.record.verdict.next_token
     for node, piece in enumerate(step.pieces_M):
         if int(step.record.tree.tokens_M[node]) == token:
