@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 from PIL import Image
@@ -93,21 +94,22 @@ def take(url: str, pages: list[str]) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        for name in pages:
-            for width, height in WIDTHS.items():
-                context = browser.new_context(viewport={"width": width, "height": height})
-                page = context.new_page()
-                page.set_default_timeout(120_000)
-                page.goto(url + VIEWS[name][0])
-                VIEWS[name][1](page)
-                for scheme in ("light", "dark"):
-                    page.emulate_media(color_scheme=scheme)
-                    page.mouse.move(width // 2, 3)
-                    settled(page)
-                    path = IMAGES / f"{name}-{scheme}-{width}.png"
-                    page.screenshot(path=path)
-                    Image.open(path).convert("RGB").quantize(192).save(path, optimize=True)
-                context.close()
+        for name, (width, height), scheme in product(pages, WIDTHS.items(), ("light", "dark")):
+            # a context for each: charts are drawn for the theme that a page was opened with
+            context = browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme=scheme
+            )
+            page = context.new_page()
+            page.set_default_timeout(120_000)
+            address, prepare = VIEWS[name]
+            page.goto(url + address)
+            prepare(page)
+            page.mouse.move(width // 2, 3)
+            settled(page)
+            path = IMAGES / f"{name}-{scheme}-{width}.png"
+            page.screenshot(path=path)
+            Image.open(path).convert("RGB").quantize(192).save(path, optimize=True)
+            context.close()
         browser.close()
 
 
