@@ -14,6 +14,7 @@ from engine.drafters import dynamic_tree, prompt_lookup, suffix
 from engine.drafters.base import Drafter, DrafterContext, Method, Sequence
 from engine.drafters.lookup import Branches, LookupDrafter
 from engine.drafters.model_drafter import ModelDrafter
+from engine.drafters.policies import POLICIES
 from engine.options import option
 from engine.tree import Children, TokenTree
 
@@ -30,6 +31,9 @@ _LOOKUPS = ("suffix", "prompt-lookup")
 class Options(dynamic_tree.Options):
     """Those of `dynamic-tree` for the draft model, and when the lookup goes first."""
 
+    policy: str = option(
+        "eagle2", "how the tree grows; see docs/methods.md", choices=tuple(POLICIES)
+    )
     lookup: str = option("suffix", "what looks continuations up", choices=_LOOKUPS)
     longest: int = option(12, "most nodes of a looked-up tree", min=1, max=64)
     draft_cost: float = option(

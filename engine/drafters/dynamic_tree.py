@@ -9,7 +9,6 @@ from engine.drafters.base import Drafter, DrafterContext, Method
 from engine.drafters.common import ModelBased
 from engine.drafters.model_drafter import Grow, ModelDrafter
 from engine.drafters.policies import POLICIES
-from engine.errors import UserError
 from engine.options import option
 from engine.tree import Children
 
@@ -61,9 +60,7 @@ def children_for(options: Options) -> tuple[Children, ...]:
 
 
 def grow_by(options: Options, children: Children) -> Grow:
-    """The chosen policy within the options' depth. Raises UserError for auto, which has costs."""
-    if options.policy == AUTO:
-        raise UserError("Policy auto is of dynamic-tree alone; choose another one here.")
+    """The chosen policy, auto excepted, within the options' depth."""
     policy = POLICIES[options.policy]
     grow = policy.sampled if children is Children.SAMPLED else policy.grow
     assert grow is not None

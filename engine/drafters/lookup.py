@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -46,30 +47,30 @@ class Branches:
         return tree_from_lists(self.tokens, self.parents, self.logprobs, source=source)
 
 
-class LookupDrafter:
+class LookupDrafter(ABC):
     """Proposes `branches(sequence)` for each request by itself. Subclasses keep what they know."""
 
     children = Children.FIXED
     source = Source.LOOKUP
 
-    def admit(self, sequence: Sequence) -> None:
+    def admit(self, sequence: Sequence) -> None:  # noqa: B027 - not everyone has to keep something
         """A request starts."""
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         """A tree for each request; the root alone where nothing was found."""
         return [self._tree(sequence) for sequence in sequences]
 
-    def observe(
+    def observe(  # noqa: B027
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
     ) -> None:
         """Tokens were emitted."""
 
-    def release(self, slot: int) -> None:
+    def release(self, slot: int) -> None:  # noqa: B027
         """A request is over."""
 
+    @abstractmethod
     def branches(self, sequence: Sequence) -> Branches:
         """Continuations of `sequence`, at most `sequence.max_depth` deep (1 or more)."""
-        raise NotImplementedError
 
     def _tree(self, sequence: Sequence) -> TokenTree:
         if sequence.max_depth < 1:

@@ -15,6 +15,7 @@ from engine.drafters import dynamic_tree
 from engine.drafters.base import Drafter, DrafterContext, Method, Sequence
 from engine.drafters.model_drafter import Grow, ModelDrafter
 from engine.drafters.ngram import trained
+from engine.drafters.policies import POLICIES
 from engine.growth import Growth, Row
 from engine.options import option
 from engine.runner import Nodes
@@ -25,6 +26,9 @@ from engine.tree import Children, Source, TokenTree
 class Options(dynamic_tree.Options):
     """Those of `dynamic-tree`, and how far the trigram runs ahead."""
 
+    policy: str = option(
+        "eagle2", "how the tree grows; see docs/methods.md", choices=tuple(POLICIES)
+    )
     width: int = option(
         1,
         "frontier nodes expanded per pass; a pass is saved where all of them were guessed",
