@@ -20,7 +20,7 @@ def _worker() -> Handle:
 @dataclass(slots=True)
 class Settings:
     make_handle: Callable[[], Handle] = _worker
-    refresh_s: float = 0.35  # between updates of a run under way
+    refresh_s: float = 0.5  # between updates of a run under way
 
 
 settings = Settings()

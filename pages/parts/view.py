@@ -19,7 +19,7 @@ _VIEW = st.components.v2.component(
     "draftree_view",
     html=_read("live.html"),
     css=_read("live.css"),
-    js=_read("tree.js", "pieces.js", "live.js"),
+    js=_read("mount.js", "tree.js", "pieces.js", "live.js"),
 )
 
 

@@ -35,11 +35,7 @@ def press_run(page: Page) -> None:
     view = page.locator(".view")
     before = view.get_attribute("data-run")
     page.get_by_role("button", name="Run", exact=True).click()
-    page.wait_for_function(
-        "([view, before]) => ![before, 'starting'].includes(view.dataset.run)",
-        arg=[view.element_handle(), before],
-        timeout=LONG,
-    )
+    expect(view).not_to_have_attribute("data-run", re.compile(f"^({before}|starting)$"), timeout=LONG)
 
 
 def finished(page: Page) -> Page:

@@ -1,19 +1,9 @@
 // The tree editor: draw a static tree of ranks by clicking, and see at once what it would have brought.
-const views = new WeakMap();
-const memory = new Map(); // the tree being drawn, by the name of the view: it survives a remount
 const ROW = 32, WIDTH = 98, GAP = 42; // as in workbench/view/layout.py
 const MOST = 256, SHOWN_ROWS = 8, CONTEXT = 18;
 
-export default function ({ data, parentElement, setTriggerValue }) {
-  let view = views.get(parentElement);
-  if (!view) {
-    if (!memory.has(data.view)) memory.set(data.view, { run: null, paths: null, edited: false, undo: [], redo: [], at: "", size: 8 });
-    view = createEditor(parentElement.querySelector(".view"), memory.get(data.view));
-    views.set(parentElement, view);
-  }
-  view.tell = (name, what) => setTriggerValue(name, { ...what, at: Date.now() });
-  view.update(data);
-  return () => { view.close(); views.delete(parentElement); };
+export default function (component) {
+  return mount(component, createEditor, { run: null, paths: null, edited: false, undo: [], redo: [], at: "", size: 8 });
 }
 
 function createEditor(root, kept) {

@@ -1,17 +1,8 @@
 // Recorded runs of one prompt typed out side by side, by their own clocks. One payload, no server.
-const views = new WeakMap();
-const memory = new Map(); // where the race stands, by the name of the view: it survives a remount
 const PLACES = ["1st", "2nd", "3rd", "4th"];
 
-export default function ({ data, parentElement }) {
-  let view = views.get(parentElement);
-  if (!view) {
-    if (!memory.has(data.view)) memory.set(data.view, { identity: null, at: 0, speed: 1, prefill: false });
-    view = createRace(parentElement.querySelector(".view"), memory.get(data.view));
-    views.set(parentElement, view);
-  }
-  view.update(data);
-  return () => { view.close(); views.delete(parentElement); };
+export default function (component) {
+  return mount(component, createRace, { identity: null, at: 0, speed: 1, prefill: false });
 }
 
 function createRace(root, kept) {

@@ -1,27 +1,17 @@
 // Replay: one stored request step by step, or two side by side by output position. All moves are
 // made here; the server is only asked for trees, ahead of the step that is shown.
-const views = new WeakMap();
-const memory = new Map(); // what each view was told, by the name it is given: it survives a remount
 const AHEAD = 40, BEHIND = 10, LOW = 16; // stops whose trees are asked for; ask again below LOW
 const KEPT_TREES = 800, KEPT_RUNS = 4, ANSWER_MS = 4000, ADDRESS_MS = 350, CALM_MS = 200;
 
-export default function ({ data, parentElement, setTriggerValue }) {
-  let view = views.get(parentElement);
-  if (!view) {
-    if (!memory.has(data.view)) memory.set(data.view, { facts: new Map(), trees: new Map(), pairs: new Map(), pruned: false, speed: "2" });
-    view = createReplay(parentElement.querySelector(".view"), memory.get(data.view));
-    views.set(parentElement, view);
-  }
-  view.ask = (what) => setTriggerValue("ask", { ...what, at: Date.now() });
-  view.update(data);
-  return () => { view.close(); views.delete(parentElement); };
+export default function (component) {
+  return mount(component, createReplay, { facts: new Map(), trees: new Map(), pairs: new Map(), pruned: false, speed: "2" });
 }
 
 const lower = (words) => words[0].toLowerCase() + words.slice(1);
 
 function createReplay(root, kept) {
   const $ = (selector) => root.querySelector(selector);
-  const view = { ask: () => {}, update, close };
+  const view = { tell: () => {}, update, close };
   const scrub = $(".scrub"), pruned = $(".cut input"), speed = $(".speed"), help = $(".keys");
   const player = createPlayer({ onStop: (stop) => go(stop, { played: true }), onState: drawPlaying });
   let ids = [], labels = [], sides = [], stops = [], stop = 0, fork = null, changed = 0, address = 0, opened = false;
@@ -36,7 +26,7 @@ function createReplay(root, kept) {
     const named = data.sides.map((side) => side.id), key = named.join(" ");
     if (data.pair) kept.pairs.set(key, data.pair);
     const known = named.every((id) => kept.facts.has(id)) && (named.length < 2 || kept.pairs.has(key));
-    if (!known) return void view.ask({ have: [] });
+    if (!known) return void view.tell("ask", { have: [] });
     if (key !== ids.join(" ")) open(data, named);
     else for (const side of sides) side.settle();
     return askAnew();
@@ -83,7 +73,7 @@ function createReplay(root, kept) {
         fork: pair ? pair.fork : null,
         tree: (at) => kept.trees.get(id)?.get(at),
         onPick: (at) => jump(stopOf(k, at)),
-        onFold: () => view.ask(question({ [id]: [atStop(stop, k)] }, { whole: true })),
+        onFold: () => view.tell("ask", question({ [id]: [atStop(stop, k)] }, { whole: true })),
         onRange: (range) => sides.forEach((side, other) => { if (other !== k) side.timeline.setRange(range); }),
       });
     });
@@ -176,7 +166,7 @@ function createReplay(root, kept) {
       const want = missing(around(AHEAD, BEHIND));
       if (!some(want)) return;
       asking = Date.now();
-      view.ask(question(want));
+      view.tell("ask", question(want));
       askForMore();
     }, Math.max(20, wait));
   }

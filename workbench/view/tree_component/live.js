@@ -1,28 +1,17 @@
 // The decoding view: text, tree, times and charts of a window of steps, linked by the chosen step.
 // Streamlit calls the default export on every update; what is kept between calls lives here.
-const views = new WeakMap();
-const memory = new Map(); // what each view was told, by the name it is given: it survives a remount
 const CALM_MS = 250; // growth is animated only when steps come slower than this
 
-export default function ({ data, parentElement, setTriggerValue }) {
-  let view = views.get(parentElement);
-  if (!view) { // Streamlit's own key is another one after a remount
-    const name = data.view;
-    if (!memory.has(name)) memory.set(name, { run: null, steps: [], earlier: [], prompt: "", first: 0, at: -1, follow: true, pruned: false });
-    view = createView(parentElement.querySelector(".view"), memory.get(name));
-    views.set(parentElement, view);
-  }
-  view.ask = (what) => setTriggerValue("ask", { ...what, at: Date.now() });
-  view.update(data);
-  return () => { view.close(); views.delete(parentElement); };
+export default function (component) {
+  return mount(component, createView, { run: null, steps: [], earlier: [], prompt: "", first: 0, at: -1, follow: true, pruned: false });
 }
 
 function createView(root, kept) {
   const $ = (selector) => root.querySelector(selector);
   const follow = $(".follow input"), pruned = $(".cut input");
   const prose = createProse($(".prose")), strip = createStrip($(".strip svg"), { onPick: choose });
-  const view = { ask: () => {}, update, close };
-  const tree = createTree($(".stage"), { onFold: () => view.ask({ unfold: kept.at }) });
+  const view = { tell: () => {}, update, close };
+  const tree = createTree($(".stage"), { onFold: () => view.tell("ask", { unfold: kept.at }) });
   let drawn = null, written = 0, changed = 0;
   drawKey($(".key"));
   follow.checked = kept.follow;
@@ -78,7 +67,7 @@ function createView(root, kept) {
     if (timer || !tries || !missing()) return;
     timer = setTimeout(() => {
       timer = 0;
-      if (missing()) view.ask({ resync: true });
+      if (missing()) view.tell("ask", { resync: true });
       askForMore(tries - 1);
     }, tries === 4 ? 300 : 1500);
   }
@@ -92,9 +81,10 @@ function createView(root, kept) {
   function go(at, { arrived = false } = {}) {
     if (at < 0 || at >= kept.total || (arrived && at === kept.at)) return select();
     const now = performance.now(), since = now - changed;
+    const calm = since > CALM_MS && !(arrived && at > kept.at + 1); // steps that rush by do not grow
     kept.at = at;
     changed = now;
-    select({ time: since > CALM_MS ? since / 2 : 0 });
+    select({ time: calm ? since / 2 : 0 });
     if (!arrived) askForMore();
     return undefined;
   }
@@ -160,7 +150,7 @@ function createView(root, kept) {
 
   const actions = {
     prev: () => choose(kept.at - 1), next: () => choose(kept.at + 1),
-    replay: () => view.ask({ replay: kept.at }),
+    replay: () => view.tell("ask", { replay: kept.at }),
     in: () => tree.zoom(1.3), out: () => tree.zoom(1 / 1.3), fit: () => tree.fit(),
   };
   root.addEventListener("click", (event) => {
@@ -171,7 +161,7 @@ function createView(root, kept) {
   });
   follow.addEventListener("change", () => { setFollow(follow.checked); if (follow.checked) go(kept.total - 1); });
 
-  pruned.addEventListener("change", () => { kept.pruned = pruned.checked; view.ask({ pruned: kept.pruned }); });
+  pruned.addEventListener("change", () => { kept.pruned = pruned.checked; view.tell("ask", { pruned: kept.pruned }); });
 
   function onKey(event) {
     const target = event.composedPath()[0];
