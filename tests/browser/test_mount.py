@@ -14,7 +14,8 @@ OPEN_CLOSE_OPEN = """async ({script, markup, data}) => {
   const address = URL.createObjectURL(new Blob([script], {type: "text/javascript"}));
   const {default: component} = await import(address);
   const asked = [];
-  const call = () => component({data, parentElement: place, setTriggerValue: (...what) => asked.push(what)});
+  const setTriggerValue = (...what) => asked.push(what);
+  const call = () => component({data, parentElement: place, setTriggerValue});
   call()();
   call();
   place.querySelector(".cut input").click();
@@ -35,5 +36,6 @@ def test_a_view_opened_again_in_its_place_is_whole_and_single(chromium):
     told = page.evaluate(OPEN_CLOSE_OPEN, {"script": script, "markup": markup, "data": data})
     assert told == 1  # one press, one question: the closed view does not listen
     assert page.locator(".prose .prompt").all_inner_texts() == ["def f("]
-    assert page.locator(".key > span").count() == len(set(page.locator(".key > span").all_inner_texts()))
+    legend = page.locator(".key > span").all_inner_texts()
+    assert len(legend) == len(set(legend)) > 0
     page.close()

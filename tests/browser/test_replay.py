@@ -41,6 +41,18 @@ _PRESS = """async ([key, presses]) => {
 }"""
 
 
+_LATE_WHILE_PLAYING = """async (view, last) => {
+  const stage = view.querySelector(".stage"), where = view.querySelector(".where");
+  let frames = 0, late = 0;
+  while (parseInt(where.textContent.replace("step ", "")) < last) {
+    await new Promise(requestAnimationFrame);
+    frames += 1;
+    late += stage.classList.contains("late");
+  }
+  return late / frames;
+}"""
+
+
 def interrupted(folder: Path) -> str:
     """A run whose process is said to be gone: the one that wrote it here goes on."""
     run = store_run(folder, [random_steps(6)], prompt="cut", status=None)
@@ -142,6 +154,14 @@ def test_play_and_pause(replay: Callable[..., Page]):
     here = shown(page)
     page.wait_for_timeout(300)
     assert shown(page) == here
+
+
+def test_playing_asks_for_trees_before_it_needs_them(replay: Callable[..., Page]):
+    page = replay("long")
+    page.get_by_label("Speed").select_option("25")
+    page.get_by_role("button", name="Play").click()
+    late = page.locator(".view").evaluate(_LATE_WHILE_PLAYING, 150)  # several windows on
+    assert late < 0.1
 
 
 @pytest.mark.parametrize("speed", ["16x", "1x"])

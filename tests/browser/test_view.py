@@ -35,7 +35,8 @@ def press_run(page: Page) -> None:
     view = page.locator(".view")
     before = view.get_attribute("data-run")
     page.get_by_role("button", name="Run", exact=True).click()
-    expect(view).not_to_have_attribute("data-run", re.compile(f"^({before}|starting)$"), timeout=LONG)
+    stale = re.compile(f"^({before}|starting)$")
+    expect(view).not_to_have_attribute("data-run", stale, timeout=LONG)
 
 
 def finished(page: Page) -> Page:

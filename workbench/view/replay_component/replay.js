@@ -1,6 +1,7 @@
 // Replay: one stored request step by step, or two side by side by output position. All moves are
 // made here; the server is only asked for trees, ahead of the step that is shown.
 const AHEAD = 40, BEHIND = 10, LOW = 16; // stops whose trees are asked for; ask again below LOW
+const PLAYING = 2.5; // times as far ahead: playing does not wait for answers
 const KEPT_TREES = 800, KEPT_RUNS = 4, ANSWER_MS = 4000, ADDRESS_MS = 350, CALM_MS = 200;
 
 export default function (component) {
@@ -158,12 +159,13 @@ function createReplay(root, kept) {
   }
 
   function askForMore() {
-    if (!ids.length || !some(missing(around(LOW, 2)))) return;
+    const far = player.playing() ? PLAYING : 1;
+    if (!ids.length || !some(missing(around(far * LOW, 2)))) return;
     if (timer) return;
     const wait = asking ? asking + ANSWER_MS - Date.now() : 0; // answers may get lost
     timer = setTimeout(() => {
       timer = 0;
-      const want = missing(around(AHEAD, BEHIND));
+      const want = missing(around(far * AHEAD, BEHIND));
       if (!some(want)) return;
       asking = Date.now();
       view.tell("ask", question(want));
