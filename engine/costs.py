@@ -1,60 +1,200 @@
-"""What passes cost: the time of a pass against its nodes and the context, measured in place."""
+"""What passes cost: the time of a pass against its nodes and the context, measured in place.
+
+Sizes are taken in turn, round after round: a machine that is busy for a moment then spoils a reading
+of each size instead of all readings of one. Of the readings of a size the lower quartile counts.
+What disturbs a pass only ever makes it slower, and long passes more often than short ones; how
+disturbed the machine is in use is for engine/pace.py to learn.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.calibration import Calibration
 from engine.runner import Nodes, TreeRunner
 
-_REPEATS = 5
-_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+#: rounds of an engine that measures while it is built, the first of which warms up
+_QUICK_ROUNDS = 6
+_SIZES = (*range(1, 13), 14, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
+_SHORT_CONTEXT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class PassCost:
-    """Milliseconds of one pass by nodes, at a short and at a long context; between them linear."""
+    """Milliseconds of one pass by nodes and context; between what was measured linear."""
 
     nodes_S: tuple[int, ...]
-    contexts_2: tuple[int, int]
-    ms_2S: tuple[tuple[float, ...], tuple[float, ...]]
+    contexts_C: tuple[int, ...]
+    ms_CS: tuple[tuple[float, ...], ...]
 
-    def at(self, context: int) -> np.ndarray:
-        """Milliseconds of passes over 0, 1, 2, ... nodes at a context; index 0 is 0."""
-        low, high = self.contexts_2
-        share = min(max((context - low) / max(high - low, 1), 0.0), 1.0)
-        ms = [a + share * (b - a) for a, b in zip(*self.ms_2S, strict=True)]
-        counts = np.arange(self.nodes_S[-1] + 1)
-        found = np.interp(counts, self.nodes_S, np.maximum.accumulate(ms))
+    def at(self, context: int, most: int | None = None) -> np.ndarray:
+        """Milliseconds of passes over 0, 1, 2, ..., `most` nodes at a context; index 0 is 0.
+
+        Beyond the most nodes measured, along the line through the last half of them.
+        """
+        rows = np.asarray(self.ms_CS)
+        ms = [float(np.interp(context, self.contexts_C, column)) for column in rows.T]
+        last = self.nodes_S[-1]
+        counts = np.arange((most or last) + 1)
+        rising = _rising(ms)
+        found = np.interp(counts, self.nodes_S, rising)
+        if len(counts) > last + 1:
+            half = len(rising) // 2
+            wide = max(last - self.nodes_S[half], 1)
+            slope = (rising[-1] - rising[half]) / wide if half < len(rising) - 1 else 0.0
+            found[last + 1 :] += slope * (counts[last + 1 :] - last)
         found[0] = 0.0
         return found
 
     def as_json(self) -> dict[str, Any]:
-        return {"nodes": self.nodes_S, "contexts": self.contexts_2, "ms": self.ms_2S}
+        """Plain values; `from_json` is the way back."""
+        return {"nodes": self.nodes_S, "contexts": self.contexts_C, "ms": self.ms_CS}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> PassCost:
+        """Raises KeyError, TypeError or ValueError for what is no table of costs."""
+        nodes = tuple(int(count) for count in stored["nodes"])
+        contexts = tuple(int(length) for length in stored["contexts"])
+        ms = tuple(tuple(float(value) for value in row) for row in stored["ms"])
+        fits = len(ms) == len(contexts) > 0 and all(len(row) == len(nodes) > 0 for row in ms)
+        if not fits or list(nodes) != sorted(set(nodes)) or list(contexts) != sorted(set(contexts)):
+            raise ValueError("rows and columns of the costs do not fit together")
+        if not all(0.0 < value < float("inf") for row in ms for value in row):
+            raise ValueError("a pass time is not a positive number")
+        return cls(nodes, contexts, ms)
 
 
-def measure(runner: TreeRunner, most_nodes: int) -> PassCost:
-    """Time passes of a free runner (no request under way), the median of a few each."""
-    sizes = sorted({min(size, most_nodes) for size in _SIZES})
-    room = runner.capacity - 1
-    contexts = (min(32, room), max(min(room * 3 // 4, 2048), 1))
+def _rising(ms: Sequence[float]) -> list[float]:
+    """The nearest times that never fall with the nodes (pool adjacent violators)."""
+    pools: list[list[float]] = []  # mean, how many
+    for value in ms:
+        pools.append([value, 1.0])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            mean, count = pools.pop()
+            before = pools[-1]
+            total = before[1] + count
+            pools[-1] = [(before[0] * before[1] + mean * count) / total, total]
+    return [mean for mean, count in pools for _ in range(int(count))]
+
+
+class PairCost(NamedTuple):
+    """Pass times of both models of a pair."""
+
+    target: PassCost
+    draft: PassCost
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a pair on this machine before it runs."""
+
+    costs: PairCost
+    #: acceptance counted in stored runs, by kind (`engine.calibration.kind_of`)
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+
+
+class Known(NamedTuple):
+    """The profile that fits, or none; `said` tells people which, or why there is none."""
+
+    profile: Profile | None
+    said: str
+
+
+class StoppedError(Exception):
+    """Measuring was asked to stop."""
+
+
+def no_profile(mode: str = "") -> Known:
+    """Nobody keeps profiles here."""
+    return Known(None, "no profile was given")
+
+
+def sizes_up_to(most: int) -> tuple[int, ...]:
+    """Numbers of nodes that are measured: all small ones, `most` itself, few between."""
+    return tuple(sorted({min(size, most) for size in _SIZES if size < 2 * most} | {most}))
+
+
+def contexts_up_to(room: int, count: int = 2) -> tuple[int, ...]:
+    """A short context and a long one, and others evenly between."""
+    longest = max(min(room * 3 // 4, 2048), 1)
+    shortest = min(_SHORT_CONTEXT, longest)
+    return tuple(sorted({int(x) for x in np.linspace(shortest, longest, count)}))
+
+
+def measure(
+    target: TreeRunner,
+    draft: TreeRunner,
+    *,
+    target_nodes: Sequence[int],
+    draft_nodes: Sequence[int],
+    contexts: Sequence[int],
+    rounds: int = _QUICK_ROUNDS,
+    on_progress: Callable[[float], None] = lambda share: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> PairCost:
+    """Time passes of two free runners (no request under way).
+
+    Passes of the draft follow one of the target, as they do in a step: the first of them finds the
+    target's weights in the processor's cache. The first round warms up and is not counted.
+
+    Raises StoppedError when asked to stop between passes.
+    """
+    turns = max(len(target_nodes), len(draft_nodes))
+    ms_target = np.full((rounds, len(contexts), turns), np.nan)
+    ms_draft = np.full((rounds, len(contexts), turns), np.nan)
+    total, done = rounds * len(contexts), 0
+    for at, context in enumerate(contexts):
+        with _prefixes((target, draft), context):
+            for number in range(rounds):
+                for turn in range(turns):
+                    if should_stop():
+                        raise StoppedError
+                    size = target_nodes[turn % len(target_nodes)]
+                    ms_target[number, at, turn] = _time(target, size)
+                    size = draft_nodes[turn % len(draft_nodes)]
+                    both = _time(draft, size) + _time(draft, size)
+                    ms_draft[number, at, turn] = both / 2
+                done += 1
+                on_progress(done / total)
+    return PairCost(
+        _undisturbed(ms_target, target_nodes, contexts),
+        _undisturbed(ms_draft, draft_nodes, contexts),
+    )
+
+
+def _undisturbed(ms: np.ndarray, nodes: Sequence[int], contexts: Sequence[int]) -> PassCost:
+    """Quartiles over rounds (the first one left out) and over the turns of the same size."""
+    counted = ms[1:] if len(ms) > 1 else ms
     rows = []
-    for context in contexts:
+    for at in range(len(contexts)):
+        turns = (counted[:, at, turn :: len(nodes)] for turn in range(len(nodes)))
+        rows.append(tuple(float(np.quantile(readings, 0.25)) for readings in turns))
+    return PassCost(tuple(nodes), tuple(contexts), tuple(rows))
+
+
+@contextmanager
+def _prefixes(runners: Sequence[TreeRunner], context: int) -> Iterator[None]:
+    """Runners with so many tokens behind them, released whatever happens."""
+    for runner in runners:
         runner.admit(0, [0] * context)
-        rows.append(tuple(_time(runner, size) for size in sizes))
-        runner.release(0)
-    return PassCost(tuple(sizes), contexts, (rows[0], rows[1]))
+    try:
+        yield
+    finally:
+        for runner in runners:
+            runner.release(0)
 
 
 def _time(runner: TreeRunner, size: int) -> float:
-    times = []
-    for _ in range(_REPEATS + 1):
-        start = perf_counter()
-        logits, _ = runner.forward({0: Nodes([0] * size, [-1, *[0] * (size - 1)])})
-        float(logits.flatten()[0])  # waits for the device
-        times.append(perf_counter() - start)
-        runner.keep(0, [])
-    return float(np.median(times[1:])) * 1e3
+    """Milliseconds of one pass over a root and its children."""
+    start = perf_counter()
+    logits, _ = runner.forward({0: Nodes([0] * size, [-1, *[0] * (size - 1)])})
+    float(logits[0, 0, 0])  # waits for the device
+    took = perf_counter() - start
+    runner.keep(0, [])
+    return took * 1e3

@@ -60,9 +60,11 @@ class Engine:
         mode: str = "eager",
     ) -> None:
         self.mode = mode
+        #: what the drafter chose by itself, for people; empty where it chose nothing
+        self.setting: str = getattr(drafter, "setting", "")
         self._target = target
         self._drafter = drafter
-        self._verifier = verifier
+        self.verifier = verifier
         self._sampling = sampling
         self._budget = budget
         self._loaded = target.runner.loaded
@@ -135,7 +137,7 @@ class Engine:
         clock.lap("score")
 
         verdicts = [
-            self._verifier.verify(tree, scores[s.slot], s)
+            self.verifier.verify(tree, scores[s.slot], s)
             for s, tree in zip(sequences, trees, strict=True)
         ]
         clock.lap("verify")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.costs import Known, no_profile
 from engine.decode import Engine
 from engine.drafters.base import DrafterContext, Method
 from engine.drafters.common import KeepGenerating
+from engine.drafters.merged import Merged, why_one_draft
 from engine.drafters.model_drafter import PENDING_ROWS
 from engine.errors import UserError
 from engine.forward import Forward
@@ -20,6 +22,7 @@ from engine.sampling import Sampling
 from engine.selfcheck import check_tree_attention
 from engine.target import Target
 from engine.tree import Children
+from engine.verify_paths import TYPICAL, Typical
 
 OnProgress = Callable[[str, str, float | None], None]
 
@@ -32,6 +35,7 @@ class EngineConfig:
     options: Any
     sampling: Sampling
     verify: str = "match"
+    typical: Typical = TYPICAL
     children: str = "auto"
     cache: bool = True
     batch: int = 1
@@ -39,33 +43,43 @@ class EngineConfig:
     ignore_eos: bool = False
     capacity: int = 2048
     on_progress: OnProgress = lambda phase, message, fraction: None
+    #: mode (eager or compiled) -> what is known of the pair on this machine
+    profile_for: Callable[[str], Known] = no_profile
 
 
 def build_engine(
-    config: EngineConfig, *, target: LoadedModel, draft: LoadedModel | None = None
+    config: EngineConfig,
+    *,
+    target: LoadedModel,
+    draft: LoadedModel | None = None,
+    other_drafts: Sequence[LoadedModel] = (),
 ) -> Engine:
-    """An engine ready for requests.
+    """An engine ready for requests. Trees of `draft` and `other_drafts` are merged into one.
 
-    Raises UserError for a method without its draft model, vocabularies that differ, a way of
-    choosing children that the method or rule does not allow, an architecture that cannot run trees.
+    Raises UserError for a method without its draft model, or with more than it takes; vocabularies
+    that differ, a way of choosing children that the method or rule does not allow, an architecture
+    that cannot run trees.
     """
     method = METHODS[config.method]
-    draft = draft if method.needs_draft else None
+    drafts = [draft, *other_drafts] if method.needs_draft and draft is not None else []
     if method.needs_draft:
-        if draft is None:
+        if not drafts:
             raise UserError(f"{method.name} needs a draft model; give one with --draft.")
+        if len(drafts) > 1:
+            _check_merging(config, method)
         if method.same_vocabulary:
-            check_same_vocabulary(target, draft)
+            for one in drafts:
+                check_same_vocabulary(target, one)
     children = choose_children(config, method)
     if config.verify == "block" and not method.chain:
         raise UserError(
             f"Rule block is for chains and {method.name} drafts trees; use --verify traversal."
         )
-    models = [target] if draft is None else [target, draft]
+    models = [target, *drafts]
     for loaded in models:
         check_tree_attention(loaded)
-    forwards, mode = _forwards(models, config)
-    max_nodes = method.max_nodes(config.options)
+    forwards, mode = forwards_for(models, config)
+    max_nodes = 1 + max(1, len(drafts)) * (method.max_nodes(config.options) - 1)
     target_runner = TreeRunner(
         target,
         num_slots=config.batch,
@@ -74,38 +88,55 @@ def build_engine(
         use_cache=config.cache,
         forward=forwards[0],
     )
-    draft_runner = None
-    if draft is not None:
-        draft_runner = TreeRunner(
-            draft,
+    draft_runners = [
+        TreeRunner(
+            one,
             num_slots=config.batch,
-            capacity=config.capacity if method.same_vocabulary else draft.context_length,
+            capacity=config.capacity if method.same_vocabulary else one.context_length,
             max_tree=method.max_draft_rows(config.options) + PENDING_ROWS,
             use_cache=config.cache,
-            forward=forwards[1],
+            forward=forward,
         )
+        for one, forward in zip(drafts, forwards[1:], strict=True)
+    ]
     context = DrafterContext(
         sampling=config.sampling,
         children=children,
         with_replacement=config.verify == "multi-step",
-        draft=draft_runner,
+        draft=draft_runners[0] if draft_runners else None,
         target=target_runner,
         vocab_size=target.vocab_size,
+        profile=lambda: config.profile_for(mode),
     )
     drafter = method.build(config.options, context)
+    if len(draft_runners) > 1:
+        others = [context._replace(draft=runner) for runner in draft_runners[1:]]
+        drafter = Merged([drafter, *(method.build(config.options, one) for one in others)])
     threshold = getattr(config.options, "keep_generating", 0.0)
     if threshold:
         drafter = KeepGenerating(drafter, threshold)
     return Engine(
         target=Target(target_runner),
         drafter=drafter,
-        verifier=Verifier(config.verify, config.sampling),
+        verifier=Verifier(config.verify, config.sampling, config.typical),
         sampling=config.sampling,
         num_slots=config.batch,
         budget=max_nodes - 1,
         ignore_eos=config.ignore_eos,
         mode=mode,
     )
+
+
+def _check_merging(config: EngineConfig, method: Method) -> None:
+    reason = why_one_draft(
+        method,
+        config.options,
+        sampling=config.sampling,
+        verify=config.verify,
+        children=config.children,
+    )
+    if reason:
+        raise UserError(reason)
 
 
 def choose_children(config: EngineConfig, method: Method) -> Children:
@@ -159,7 +190,9 @@ def check_same_vocabulary(target: LoadedModel, draft: LoadedModel) -> None:
         )
 
 
-def _forwards(models: list[LoadedModel], config: EngineConfig) -> tuple[list[Forward | None], str]:
+def forwards_for(
+    models: list[LoadedModel], config: EngineConfig
+) -> tuple[list[Forward | None], str]:
     """Compiled forwards if asked for, or at hand under 'auto'; None stands for eager."""
     if config.execution == "eager" or not config.cache:
         return [None] * len(models), "eager"

@@ -23,11 +23,22 @@ def option(
     max: float | None = None,
     choices: tuple[str, ...] | None = None,
     common: bool = False,
+    tune: bool | None = None,
 ) -> Any:
-    """A dataclass field with its documentation and bounds. `common` ones are listed last."""
+    """A dataclass field with its documentation and bounds. `common` ones are listed last.
+
+    `tune` says whether a search over the options varies it; by default all but common ones are.
+    """
     return dataclasses.field(
         default=default,
-        metadata={"help": help, "min": min, "max": max, "choices": choices, "common": common},
+        metadata={
+            "help": help,
+            "min": min,
+            "max": max,
+            "choices": choices,
+            "common": common,
+            "tune": not common if tune is None else tune,
+        },
     )
 
 
@@ -41,6 +52,7 @@ class OptionInfo(NamedTuple):
     choices: tuple[str, ...] | None
     min: float | None
     max: float | None
+    tune: bool = True  # whether a search over the options varies it unless told otherwise
 
 
 def describe_options(options_type: type) -> list[OptionInfo]:
@@ -55,6 +67,7 @@ def describe_options(options_type: type) -> list[OptionInfo]:
             choices=f.metadata["choices"],
             min=f.metadata["min"],
             max=f.metadata["max"],
+            tune=f.metadata["tune"],
         )
         for f in sorted(dataclasses.fields(options_type), key=lambda f: f.metadata["common"])
     ]

@@ -32,6 +32,12 @@ def runs_folder() -> Path:
     return Path(override) if override else Path(platformdirs.user_data_dir("draftree")) / "runs"
 
 
+def profiles_folder() -> Path:
+    """Hardware profiles of model pairs. `DRAFTREE_PROFILES` overrides; not created here."""
+    override = os.environ.get("DRAFTREE_PROFILES")
+    return Path(override) if override else Path(platformdirs.user_data_dir("draftree")) / "profiles"
+
+
 def cache_folder() -> Path:
     """Compiled forwards and other things that can be made again. `DRAFTREE_CACHE` overrides."""
     override = os.environ.get("DRAFTREE_CACHE")

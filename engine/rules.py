@@ -14,7 +14,7 @@ from engine.sampling import Sampling, Stream, generator, warp
 from engine.target import Scores
 from engine.tree import Children, TokenTree
 from engine.verify import NODE_RULES, Choice, accept_or_resample, match
-from engine.verify_paths import block, traversal, typical
+from engine.verify_paths import TYPICAL, Typical, block, traversal, typical
 
 #: rules that are lossless for SAMPLED children only
 DRAWN_RULES = (*NODE_RULES, "block", "traversal")
@@ -30,6 +30,7 @@ class Verifier:
 
     rule: str
     sampling: Sampling
+    typical: Typical = TYPICAL
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -46,6 +47,7 @@ class Verifier:
                 tree,
                 lambda node: np.exp(warp(scores.logits_NV[node], self.sampling)),
                 lambda node: self._sample(scores, node, tree, sequence).token,
+                self.typical,
             )
         assert tree.children is Children.SAMPLED or tree.num_nodes == 1, f"{self.rule} needs draws"
         root = sequence.position

@@ -5,10 +5,14 @@ Letters: N nodes scored by the target (root included), M >= N nodes ever propose
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 import numpy as np
+
+#: draft models of one tree at most: `TokenTree.drafts_M` has a bit for each
+MOST_DRAFTS = 8
 
 
 class Children(StrEnum):
@@ -53,6 +57,12 @@ class TokenTree:
     draft_probs: dict[int, np.ndarray] = field(default_factory=dict)
     #: passes of the draft model this tree took
     draft_passes: int = 0
+    #: of several draft models, those whose tree has the node: uint8, a bit each, 0 at the root;
+    #: None where one drafted alone
+    drafts_M: np.ndarray | None = None
+    #: what the drafter expected of the step: emitted tokens and milliseconds; NaN: it said nothing
+    expected_tokens: float = math.nan
+    expected_ms: float = math.nan
 
     @property
     def num_drafted(self) -> int:
@@ -91,6 +101,16 @@ class TokenTree:
             kept = slice(1, self.num_nodes)
             edges = list(zip(self.parents_M[kept], self.tokens_M[kept], strict=True))
             assert len(edges) == len(set(edges)), "a token stands twice under one parent"
+
+
+def drafts_text(mask: int) -> str:
+    """Which draft models a mask of `drafts_M` stands for, counted from one: `1+2`; empty: none."""
+    return "+".join(str(bit + 1) for bit in range(MOST_DRAFTS) if mask >> bit & 1)
+
+
+def drafts_mask(text: str) -> int:
+    """The way back."""
+    return sum(1 << int(number) - 1 for number in text.split("+") if number)
 
 
 def root_only(token: int) -> TokenTree:

@@ -6,6 +6,7 @@ As in verify.py, randomness is an argument, so that the law of a rule can be enu
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -111,13 +112,21 @@ def traversal(
     return Verdict(path, draw(target[node], token_uniform(node)), origin, fate_N, accept_prob_N)
 
 
+class Typical(NamedTuple):
+    """How typical a token must be to pass; the defaults are Medusa's."""
+
+    epsilon: float = 0.09
+    alpha: float = 0.3
+
+
+TYPICAL = Typical()
+
+
 def typical(
     tree: TokenTree,
     probs: Probs,
     choose: Callable[[int], int],
-    *,
-    epsilon: float = 0.09,
-    alpha: float = 0.3,
+    settings: Typical = TYPICAL,
 ) -> Verdict:
     """Typical acceptance (Medusa, 2401.10774, section 2.3.1). LOSSY: the law is another one.
 
@@ -132,7 +141,7 @@ def typical(
             continue
         p = probs(node)
         some = p[p > 0.0]
-        least = min(epsilon, alpha * float(np.exp((some * np.log(some)).sum())))
+        least = min(settings.epsilon, settings.alpha * float(np.exp((some * np.log(some)).sum())))
         for child in kids[node]:
             chance = float(p[tree.tokens_M[child]])
             accept_prob_N[child] = chance > least

@@ -5,12 +5,14 @@ import streamlit as st
 from pages.parts.busy import busy_elsewhere, other_job
 from pages.parts.controls import folded_form, run_form, start, stop
 from pages.parts.live import live_panel
+from pages.parts.run_spec import spec_panel, take_spec
 from pages.parts.settings import handle
 from pages.parts.speed_up import speed_up
 from workbench.jobs import RUN
 from workbench.view.live import current
 
 active = current(handle()).active
+take_spec()
 with st.sidebar:
     fields = run_form()
     with st.container(horizontal=True):
@@ -23,6 +25,7 @@ with st.sidebar:
         )
     other_job(RUN)
     fields |= folded_form(fields["method"])
+    spec_panel(fields)
 
 if run_pressed:
     start(handle(), fields)

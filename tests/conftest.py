@@ -26,8 +26,12 @@ def _one_torch_thread():
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory):
-    """No test touches the runs or the cache of whoever runs it."""
-    names = {"DRAFTREE_RUNS": "runs", "DRAFTREE_CACHE": "cache"}
+    """No test touches the runs, profiles or cache of whoever runs it."""
+    names = {
+        "DRAFTREE_RUNS": "runs",
+        "DRAFTREE_CACHE": "cache",
+        "DRAFTREE_PROFILES": "profiles",
+    }
     before = {name: os.environ.get(name) for name in names}
     for name, folder in names.items():
         os.environ[name] = str(tmp_path_factory.mktemp(folder))

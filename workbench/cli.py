@@ -27,6 +27,10 @@ COMMANDS = {
         "workbench.commands.sweep:sweep",
         "Measure every combination of options, cell by cell; can be stopped and gone on with.",
     ),
+    "tune": (
+        "workbench.commands.tune:tune",
+        "Search a method's options for a pair and a workload; can be stopped and gone on with.",
+    ),
     "methods": ("workbench.commands.methods:methods", "List the methods and their options."),
     "runs": ("workbench.commands.runs:runs", "List the stored runs."),
     "show": ("workbench.commands.show:show", "Look into a run; with --step, the tree as text."),
@@ -40,6 +44,10 @@ COMMANDS = {
         "Write a run's tables as Parquet, CSV or JSON files.",
     ),
     "query": ("workbench.commands.query:query", "Ask stored runs a question in SQL."),
+    "profile": (
+        "workbench.commands.profile:profile",
+        "Measure a pair on this machine, for policy auto and for you.",
+    ),
     "compile": (
         "workbench.commands.compile:compile_pair",
         "Compile a pair's forwards for this machine, once.",

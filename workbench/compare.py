@@ -20,7 +20,7 @@ from engine.errors import DecodeError, UserError
 from engine.requests import Request
 from workbench import environment
 from workbench.comparing import result
-from workbench.comparing.arms import BASELINES, DRAFT_ALONE, PLAIN, parse_arms
+from workbench.comparing.arms import BASELINES, DRAFT_ALONE, PLAIN, Arm, parse_arms
 from workbench.comparing.decoders import ShouldStop, StoppedError
 from workbench.comparing.dtypes import why_unusable
 from workbench.comparing.keeping import KeptArm, keeping
@@ -119,7 +119,7 @@ def _measure(
     with store as kept:
         found.arms += [one.run for one in kept]
         try:
-            with _settled():
+            with settled():
                 _rounds(
                     kept,
                     group.requests[workload],
@@ -164,7 +164,7 @@ def _decode(one: KeptArm, request: Request, should_stop: ShouldStop) -> None:
 
 
 @contextmanager
-def _settled() -> Iterator[None]:
+def settled() -> Iterator[None]:
     """Without the garbage of loading and compiling, which a collection would walk through."""
     gc.collect()
     gc.freeze()
@@ -178,7 +178,7 @@ def _compare_texts(kept: list[KeptArm], group: Group) -> None:
     """Every output of every arm against plain decoding's first one, token by token."""
     plain = {request: one for (request, repeat), one in kept[0].records.items() if repeat == 0}
     for one in kept:
-        one.run.why = _why_not_comparable(one.run, greedy=group.site.sampling.greedy)
+        one.run.why = why_not_comparable(one.run, greedy=group.site.sampling.greedy)
         if one.run.why:
             continue
         found: dict[int, Difference] = {}
@@ -199,7 +199,8 @@ def _compare_texts(kept: list[KeptArm], group: Group) -> None:
         one.run.differences = list(found.values())
 
 
-def _why_not_comparable(run: ArmRun, *, greedy: bool) -> str:
+def why_not_comparable(run: ArmRun | Arm, *, greedy: bool) -> str:
+    """Why an arm's tokens say nothing beside plain decoding's; empty where they do."""
     if run.method == DRAFT_ALONE:
         return "another model's text"
     if greedy:
@@ -220,9 +221,7 @@ def _describe(found: Comparison, group: Group) -> None:
     site, plain = group.site, group.decoders[0]
     workload = next(iter(group.requests))
     spec = run_spec(site, plain.arm, workload)
-    found.environment = environment.describe(
-        spec, target=site.pair.target, draft=site.pair.draft, mode=plain.mode
-    )
+    found.environment = environment.describe(spec, **site.pair.as_models(), mode=plain.mode)
     for name, requests in group.requests.items():
         lengths = [len(request.prompt_ids) for request in requests]
         found.workloads[name] = {

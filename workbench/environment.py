@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,12 +41,21 @@ _SWITCHES = (
 
 
 def describe(
-    spec: RunSpec, *, target: LoadedModel, draft: LoadedModel | None, mode: str
+    spec: RunSpec,
+    *,
+    target: LoadedModel,
+    draft: LoadedModel | None,
+    mode: str,
+    other_drafts: Sequence[LoadedModel] = (),
 ) -> dict[str, Any]:
-    """The environment of a run, as JSON values."""
+    """The environment of a run, as JSON values. Further drafts are `draft 2`, `draft 3`, ..."""
     import torch
 
-    models = {"target": _model(target)} | ({"draft": _model(draft)} if draft else {})
+    drafts = [draft, *other_drafts] if draft else []
+    models = {"target": _model(target)} | {
+        f"draft {number}" if number > 1 else "draft": _model(one)
+        for number, one in enumerate(drafts, 1)
+    }
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -60,7 +70,7 @@ def describe(
         "attention": getattr(target, "attention", None),
         "mode": mode,
         "models": models,
-        "tokenizers_match": same_tokenizer(target, draft) if draft else None,
+        "tokenizers_match": all(same_tokenizer(target, one) for one in drafts) if drafts else None,
         "seed": spec.seed,
         "switches": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
     }

@@ -98,6 +98,11 @@ class RunSummary:
     draft_passes: int = 0
     passes: int = 0  # target passes; one serves a whole batch
     ngrams: int = 0  # 8-grams of all outputs, the weight of `repetition`
+    #: of the steps whose outcome was predicted: as predicted, and as they turned out
+    predicted_tokens: float = 0.0
+    predicted_ns: float = 0.0
+    met_tokens: int = 0
+    met_ns: int = 0
 
     @property
     def tokens_per_step(self) -> float:

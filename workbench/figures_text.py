@@ -44,6 +44,8 @@ def figures(summary: RunSummary, *, plain_step_ns: int | None, mode: str | None)
         ("repetition", f"{summary.repetition:.1%}"),
         ("execution", mode or "-"),
     ]
+    if known := metrics.forecast(summary):
+        rows.append(("predicted", f"{known.predicted:.0f} tokens/s, measured {known.measured:.0f}"))
     half = (len(rows) + 1) // 2
     for left, right in zip(rows[:half], rows[half:], strict=True):
         table.add_row(Text(left[0], style="dim"), left[1], Text(right[0], style="dim"), right[1])

@@ -24,6 +24,7 @@ from workbench.events import (
     RunSummary,
 )
 from workbench.herald import Herald
+from workbench.profiling import profile_finder
 from workbench.spec import RunSpec
 from workbench.steptext import StepTexts
 from workbench.store.index import prepare_folder
@@ -146,6 +147,7 @@ class _Job:
             options=plan.options,
             sampling=Sampling(spec.temperature, spec.top_k, spec.top_p, spec.seed),
             verify=spec.verify,
+            typical=spec.typical,
             children=spec.children,
             cache=spec.cache,
             batch=spec.batch,
@@ -153,8 +155,9 @@ class _Job:
             ignore_eos=spec.ignore_eos,
             capacity=plan.capacity,
             on_progress=self._progress,
+            profile_for=profile_finder(plan.pair, cache=spec.cache, batch=spec.batch),
         )
-        return build_engine(config, target=plan.pair.target, draft=plan.pair.draft)
+        return build_engine(config, **plan.pair.as_models())
 
     def _progress(self, phase: str, message: str, fraction: float | None) -> None:
         if self._should_stop():
@@ -168,7 +171,7 @@ class _Job:
         try:
             engine = self._build(plan)
             plain_step_ns = engine.plain_step_ns(plan.first)
-            self._begin(plan, engine.mode, plain_step_ns)
+            self._begin(plan, engine, plain_step_ns)
             for repeat in range(self._spec.repeats):
                 if not self._decode_once(engine, plan, repeat):
                     return RunStatus.CANCELLED, ""
@@ -187,10 +190,11 @@ class _Job:
             )
         return RunStatus.FINISHED, ""
 
-    def _begin(self, plan: _Plan, mode: str, plain_step_ns: int | None) -> None:
-        known = environment.describe(
-            self._spec, target=plan.pair.target, draft=plan.pair.draft, mode=mode
-        )
+    def _begin(self, plan: _Plan, engine: Engine, plain_step_ns: int | None) -> None:
+        mode = engine.mode
+        known = environment.describe(self._spec, **plan.pair.as_models(), mode=mode)
+        if engine.setting:
+            known["setting"] = engine.setting
         self._recorder.begin(mode=mode, plain_step_ns=plain_step_ns, environment=known)
         self._herald.tell(RunStarted(self._recorder.run_id, mode, plain_step_ns, plan.num_requests))
 

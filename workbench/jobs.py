@@ -1,4 +1,4 @@
-"""What a worker can be asked to do: a run, a comparison, a sweep. One function does each of them.
+"""What a worker can be asked to do: a run, a comparison, a sweep, a study; a function for each.
 
 The page's process imports this to name and send jobs; engines are imported when one is done.
 """
@@ -14,15 +14,17 @@ from workbench.comparing.result import CompareSpec
 from workbench.events import Event, MeasuringFinished
 from workbench.spec import RunSpec
 from workbench.sweeping.spec import SweepSpec
+from workbench.tuning.spec import TuneSpec
 
-RUN, COMPARE, SWEEP = "run", "compare", "sweep"
+RUN, COMPARE, SWEEP, TUNE = "run", "compare", "sweep", "tune"
 KINDS: dict[str, type[RunSpec] | type[CompareSpec]] = {
     RUN: RunSpec,
     COMPARE: CompareSpec,
     SWEEP: SweepSpec,
+    TUNE: TuneSpec,
 }
 
-Spec = RunSpec | CompareSpec  # a sweep's is a kind of comparison's
+Spec = RunSpec | CompareSpec  # a sweep's and a study's are kinds of comparison's
 
 
 def kind_of(spec: Spec) -> str:
@@ -34,6 +36,8 @@ def under_way(spec: Spec) -> str:
     """A job in words that begin a sentence: "A comparison of 3 arms on code is under way"."""
     if isinstance(spec, SweepSpec):
         return f"The sweep {spec.name} is under way"
+    if isinstance(spec, TuneSpec):
+        return f"The study {spec.name} is under way"
     if isinstance(spec, CompareSpec):
         arms = len(expand(spec.methods))
         many = "1 arm" if arms == 1 else f"{arms} arms"
@@ -59,8 +63,7 @@ def execute(
         run(spec, emit, should_stop, runs=runs)
         return
     try:
-        done = _sweep if isinstance(spec, SweepSpec) else _compare
-        emit(done(spec, emit, should_stop, runs))
+        emit(_DO[kind_of(spec)](spec, emit, should_stop, runs))
     except DecodeError as error:
         emit(MeasuringFinished("", "failed", str(error)))
 
@@ -90,6 +93,22 @@ def _sweep(
     assert isinstance(spec, SweepSpec)
     found = sweep(spec, emit, should_stop, runs=runs)
     return MeasuringFinished(found.spec.name, found.status)
+
+
+def _tune(
+    spec: CompareSpec,
+    emit: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    runs: Path | None,
+) -> MeasuringFinished:
+    from workbench.tuning.run import tune
+
+    assert isinstance(spec, TuneSpec)
+    found = tune(spec, emit, should_stop, runs=runs)
+    return MeasuringFinished(found.spec.name, found.status)
+
+
+_DO = {COMPARE: _compare, SWEEP: _sweep, TUNE: _tune}
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -29,13 +29,13 @@ _LEAST_DONE = 0.02
 class Measuring:
     """The state at one moment."""
 
-    kind: str = ""  # compare or sweep
+    kind: str = ""  # compare, sweep or tune
     status: str = IDLE  # idle, starting, running, or as a comparison ends
     spec: CompareSpec | None = None
     progress: Progress | None = None  # what goes on just now
     fraction: float = 0.0  # of the whole, 0 to 1
     seconds_left: float | None = None  # by the pace so far; None: not known yet
-    result: str = ""  # the comparison's id, or the sweep's name
+    result: str = ""  # the comparison's id, or the name of the sweep or study
     error: str = ""  # a sentence, where it failed or its worker died
     wrong_input: bool = False  # the error is about the spec, and nothing was measured
 

@@ -19,6 +19,7 @@ from workbench.events import RunSummary
 
 __all__ = [
     "STAGES",
+    "Forecast",
     "Waterfall",
     "acceptance_by_depth",
     "acceptance_by_rank",
@@ -26,6 +27,7 @@ __all__ = [
     "acceptance_vector",
     "add_request",
     "add_step",
+    "forecast",
     "latency_reduction",
     "live_speedup",
     "num_ngrams",
@@ -63,6 +65,11 @@ def add_step(summary: RunSummary, record: StepRecord) -> None:
             summary.stages_ns[stage] = summary.stages_ns.get(stage, 0) + nanoseconds
     summary.draft_passes += tree.draft_passes
     _add_counts(summary.histogram, [verdict.num_accepted])
+    if tree.expected_ms == tree.expected_ms:  # not NaN
+        summary.predicted_tokens += tree.expected_tokens
+        summary.predicted_ns += tree.expected_ms * 1e6
+        summary.met_tokens += len(record.emitted)
+        summary.met_ns += record.times.wall
     if tree.num_drafted == 0:
         return
     nodes = tree.num_nodes
@@ -149,6 +156,31 @@ def live_speedup(summary: RunSummary, plain_step_ns: int | None) -> float | None
     if not plain_step_ns or not summary.passes or not summary.decode_ns:
         return None
     return summary.tokens_per_step * plain_step_ns / step_ns(summary)
+
+
+class Forecast(NamedTuple):
+    """Tokens per second of the predicted steps: as the drafter predicted, as measured."""
+
+    predicted: float
+    measured: float
+
+    @property
+    def ratio(self) -> float:
+        """Predicted / measured; 1 is right."""
+        return ratio(self.predicted, self.measured)
+
+
+def forecast(summary: RunSummary) -> Forecast | None:
+    """What the drafter predicted, over all steps that it predicted. None where it did not.
+
+    Each step is predicted before it is made, from what was known by then. Tokens are emitted ones.
+    """
+    if not summary.met_ns or not summary.predicted_ns:
+        return None
+    return Forecast(
+        ratio(summary.predicted_tokens, summary.predicted_ns) * 1e9,
+        ratio(summary.met_tokens, summary.met_ns) * 1e9,
+    )
 
 
 def step_ns(summary: RunSummary) -> float:

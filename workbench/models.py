@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from engine.errors import UserError
 from workbench.spec import RunSpec
@@ -20,11 +20,29 @@ _kept: dict[tuple[str, str, str], tuple[LoadedModel, float]] = {}
 _for_display: dict[int, tuple[Any, Any]] = {}
 
 
-class Pair(NamedTuple):
-    """What decodes. `draft` is None for methods without one."""
+class Models(TypedDict):
+    """Keyword arguments of what takes the models of a run."""
 
     target: LoadedModel
     draft: LoadedModel | None
+    other_drafts: tuple[LoadedModel, ...]
+
+
+class Pair(NamedTuple):
+    """What decodes. `draft` is None for methods without one; trees of `others` join its own."""
+
+    target: LoadedModel
+    draft: LoadedModel | None
+    others: tuple[LoadedModel, ...] = ()
+
+    @property
+    def drafts(self) -> list[LoadedModel]:
+        """All draft models, in order."""
+        return [] if self.draft is None else [self.draft, *self.others]
+
+    def as_models(self) -> Models:
+        """The models by the names under which engines and environments take them."""
+        return {"target": self.target, "draft": self.draft, "other_drafts": self.others}
 
 
 def check_spec(spec: RunSpec) -> Any:
@@ -45,7 +63,26 @@ def check_spec(spec: RunSpec) -> Any:
             f"Method {spec.method} drafts with a second model; name one with --draft (its "
             "vocabulary must be the target's)."
         )
+    if method.needs_draft and spec.other_drafts:
+        _check_several(spec, options)
     return options
+
+
+def _check_several(spec: RunSpec, options: Any) -> None:
+    """Raises UserError where the trees of several draft models cannot be merged."""
+    from engine.drafters.merged import why_one_draft
+    from engine.registry import METHODS
+    from engine.sampling import Sampling
+
+    reason = why_one_draft(
+        METHODS[spec.method],
+        options,
+        sampling=Sampling(spec.temperature, spec.top_k, spec.top_p, spec.seed),
+        verify=spec.verify,
+        children=spec.children,
+    )
+    if reason:
+        raise UserError(reason)
 
 
 def resolve_references(spec: RunSpec, runs: Path | None = None) -> RunSpec:
@@ -82,15 +119,16 @@ def load_pair(spec: RunSpec, *, on_progress: Callable[[str, float | None], None]
 
     device = resolve_device(spec.device)
     needs_draft = METHODS[spec.method].needs_draft
-    names = [spec.target] + ([spec.draft] if needs_draft and spec.draft else [])
+    names = [spec.target] + (spec.drafts if needs_draft else [])
     loaded = []
     for at, name in enumerate(names):
         if not _is_kept(name, spec.dtype, device):
             on_progress(f"Loading {name}", at / len(names))
         loaded.append(load(name, dtype=spec.dtype, device=device))
-    pair = Pair(loaded[0], loaded[1] if len(loaded) > 1 else None)
-    if pair.draft is not None and METHODS[spec.method].same_vocabulary:
-        check_same_vocabulary(pair.target, pair.draft)
+    pair = Pair(loaded[0], loaded[1] if len(loaded) > 1 else None, tuple(loaded[2:]))
+    if METHODS[spec.method].same_vocabulary:
+        for draft in pair.drafts:
+            check_same_vocabulary(pair.target, draft)
     return pair
 
 

@@ -6,8 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from engine.tree import MOST_DRAFTS
+from engine.verify_paths import TYPICAL, Typical
+
 EMBEDDED_TARGET = "pycode-target"
 EMBEDDED_DRAFT = "pycode-draft"
+#: drafts for the embedded target by way of text: its tokens are bytes
+EMBEDDED_TEXT_DRAFT = EMBEDDED_DRAFT
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Execution = Literal["auto", "eager", "compiled"]
@@ -15,6 +20,15 @@ Verify = Literal["match", "multi-step", "without-replacement", "block", "travers
 #: verification rules that change the output's law
 LOSSY = ("typical",)
 ChildrenChoice = Literal["auto", "fixed", "coupled", "sampled"]
+
+
+def embedded_draft(method: str) -> str:
+    """The embedded draft model for a method: one of another tokenizer where it takes that."""
+    from engine.registry import METHODS, method_names
+
+    if method in method_names() and not METHODS[method].same_vocabulary:
+        return EMBEDDED_TEXT_DRAFT
+    return EMBEDDED_DRAFT
 
 
 class RunSpec(BaseModel):
@@ -30,6 +44,11 @@ class RunSpec(BaseModel):
         default=EMBEDDED_TARGET, description="embedded name, local folder or hub id"
     )
     draft: str | None = Field(default=EMBEDDED_DRAFT, description="as target; None: no draft")
+    other_drafts: list[str] = Field(
+        default_factory=list,
+        max_length=MOST_DRAFTS - 1,
+        description="more draft models, whose trees are merged with those of `draft`",
+    )
     prompt: str | None = Field(default=None, description="one prompt; or else a workload")
     workload: str | None = Field(default=None, description="embedded name or a file")
     limit: int | None = Field(default=None, ge=1, description="first questions only")
@@ -39,6 +58,12 @@ class RunSpec(BaseModel):
     top_p: float = Field(default=1.0, description="1 is off")
     seed: int = Field(default=0, description="keys all randomness")
     verify: Verify = Field(default="match", description="verification rule when sampling")
+    typical_epsilon: float = Field(
+        default=TYPICAL.epsilon, gt=0, le=1, description="typical takes what is likelier than this"
+    )
+    typical_alpha: float = Field(
+        default=TYPICAL.alpha, gt=0, le=1, description="or than this times exp(-entropy)"
+    )
     children: ChildrenChoice = Field(default="auto", description="how children are chosen")
     stop: list[str] = Field(default_factory=list, description="stop strings")
     ignore_eos: bool = Field(default=False, description="go on after EOS (timing runs)")
@@ -56,9 +81,26 @@ class RunSpec(BaseModel):
     arm: str | None = Field(default=None, description="label of this arm in its comparison")
 
     @property
+    def typical(self) -> Typical:
+        """What passes under the rule typical."""
+        return Typical(self.typical_epsilon, self.typical_alpha)
+
+    @property
+    def drafts(self) -> list[str]:
+        """All draft models, in the order that records number them in."""
+        return [name for name in (self.draft, *self.other_drafts) if name is not None]
+
+    @property
     def lossy(self) -> bool:
         """Whether the output's law is another one than the target's."""
         return self.verify in LOSSY and self.temperature > 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _draft_of_the_method(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "draft" in values:
+            return values
+        return values | {"draft": embedded_draft(values.get("method", ""))}
 
     @model_validator(mode="after")
     def _one_source_of_prompts(self) -> RunSpec:

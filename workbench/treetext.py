@@ -7,6 +7,7 @@ import math
 from rich.text import Text
 
 from engine.records import Fate, Origin, StepRecord
+from engine.tree import drafts_text
 from workbench.terminal import FATE_STYLES, FATE_SYMBOLS, ORIGIN_STYLES
 from workbench.view.folding import EMITTED, FOLD, FOLD_ABOVE, Box, boxes
 from workbench.view.visible import node_label
@@ -78,6 +79,8 @@ def _line(box: Box, indent: str, record: StepRecord, pieces: dict[int, str]) -> 
         _pad(line)
         line.append(f"draft {_percent(tree.draft_logprob_M[box.node])}", style="dim")
         line.append(f"  target {_percent(record.target_logprob_M[box.node])}", style="dim")
+        if tree.drafts_M is not None:
+            line.append(f"  by {drafts_text(int(tree.drafts_M[box.node]))}", style="dim")
     if box.hidden:
         line.append(f"  {box.hidden} pruned below", style="dim")
     if fate is Fate.PRUNED:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from engine.costs import Known, no_profile
 from engine.growth import Noise
 from engine.sampling import Sampling
 from engine.tree import Children, TokenTree
@@ -37,7 +38,10 @@ class Sequence:
 
 
 class Drafter(Protocol):
-    """Proposes a tree per request. `children` says how its children were chosen."""
+    """Proposes a tree per request. `children` says how its children were chosen.
+
+    A drafter that chooses for itself what people would want to know says so in a `setting`.
+    """
 
     children: Children
 
@@ -68,6 +72,8 @@ class DrafterContext(NamedTuple):
     draft: TreeRunner | None
     target: TreeRunner
     vocab_size: int
+    #: what is known of the pair on this machine; asked only by methods that weigh costs
+    profile: Callable[[], Known] = no_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,10 @@ class Method:
     same_vocabulary: bool = True
     #: whether its trees are chains whatever the options
     chain: bool = False
+    #: whether trees of several draft models are merged into one
+    merges: bool = False
+    #: why there can be only one draft model under these options; empty: there may be more
+    one_draft_because: Callable[[Any], str] = lambda options: ""
     #: ways to choose children that keep the method lossless, the default when sampling first
     children: tuple[Children, ...] = field(default=(Children.FIXED,))
     #: like `children`, where that depends on the options

@@ -81,6 +81,7 @@ class KeepGenerating:
 
     def __init__(self, drafter: Drafter, threshold: float) -> None:
         self.children = drafter.children
+        self.setting: str = getattr(drafter, "setting", "")
         self._drafter = drafter
         self._log_threshold = float(np.log(threshold))
         self._alone: set[int] = set()

@@ -67,6 +67,16 @@ def grow_by(options: Options, children: Children) -> Grow:
     return lambda growth, chooser, depth: grow(options, growth, chooser, min(depth, options.depth))
 
 
+def one_draft_because(options: Options) -> str:
+    """Policy auto plans for one draft model."""
+    if options.policy != AUTO:
+        return ""
+    return (
+        "Policy auto weighs the passes of one draft model against the target's, and with several"
+        " its sums would be wrong. Take another policy, or one draft model."
+    )
+
+
 def build(options: Options, context: DrafterContext) -> Drafter:
     """A drafter that grows its trees by the chosen policy."""
     if options.policy == AUTO:
@@ -82,6 +92,8 @@ METHOD = Method(
     max_nodes=max_nodes,
     max_draft_rows=max_draft_rows,
     needs_draft=True,
+    merges=True,
+    one_draft_because=one_draft_because,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
     children_for=children_for,
 )

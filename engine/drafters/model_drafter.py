@@ -70,7 +70,6 @@ class ModelDrafter:
             self._num_pending[s.slot] = 0
             if s.max_depth < 1:
                 continue
-            self._catch_up(s.slot)
             chooser = Chooser(
                 kind=self.children,
                 sampling=self._context.sampling,
@@ -83,6 +82,8 @@ class ModelDrafter:
                 frontier[s.slot] = next(policies[s.slot])
             except StopIteration as stop:  # nothing is worth drafting here
                 kept[s.slot] = stop.value
+                continue
+            self._catch_up(s.slot)
         while frontier:
             logits = self._expand(growths, frontier)
             for slot, rows in logits.items():
@@ -169,18 +170,15 @@ class ModelDrafter:
             deepest = int(tree.depth_M[: tree.num_nodes].max())
             self._exits[slot].adapt(accepted=verdict.num_accepted, drafted=deepest)
         ran, self._num_pending[slot] = self._num_pending[slot], 0
-        emitted = verdict.num_accepted + 1
-        if not ran:  # nothing was drafted: the draft cache stands still
-            self._pending[slot].extend(sequence.tokens[-emitted:])
-            return
-        rows = list(range(ran))
-        for node in verdict.path_A[1:]:
-            if self._rows[slot][node] < 0:
-                break
-            rows.append(self._rows[slot][node])
-        self._runner.keep(slot, rows)
-        known = len(rows) - ran
-        self._pending[slot] = sequence.tokens[len(sequence.tokens) - emitted + known :]
+        if ran:  # else nothing was drafted, and the draft cache stands still
+            rows = list(range(ran))
+            for node in verdict.path_A[1:]:
+                if self._rows[slot][node] < 0:
+                    break
+                rows.append(self._rows[slot][node])
+            self._runner.keep(slot, rows)
+        # not from the verdict: of a merged tree another draft's path may have gone further
+        self._pending[slot] = sequence.tokens[int(self._runner.length_B[slot]) :]
 
 
 def to_width(logits_FV: np.ndarray, vocab_size: int) -> np.ndarray:

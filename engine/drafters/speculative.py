@@ -41,5 +41,6 @@ METHOD = Method(
     max_draft_rows=lambda options: options.length,
     needs_draft=True,
     chain=True,
+    merges=True,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
 )

@@ -101,5 +101,6 @@ METHOD = Method(
     max_nodes=lambda options: shape_of(options).num_nodes,
     max_draft_rows=lambda options: _Plan(shape_of(options)).num_expanded,
     needs_draft=True,
+    merges=True,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
 )

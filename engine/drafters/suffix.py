@@ -32,7 +32,7 @@ class Options(Common):
     shared: bool = option(True, "also look into the answers to earlier requests")
     memory: int = option(
         2_000_000, "most nodes remembered of earlier answers; the oldest are forgotten",
-        min=1000, max=100_000_000,
+        min=1000, max=100_000_000, tune=False,
     )  # fmt: skip
 
 

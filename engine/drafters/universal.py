@@ -5,18 +5,23 @@ emitted becomes text and then tokens of the draft model; its continuation become
 tokens of the target. Tokens at the seam may come out otherwise in either direction, so both are
 read again from a few tokens before it, and aligned by the longest run they share. What goes wrong
 there costs acceptance and nothing else: the target's own draws decide (rule 1).
+
+A draft of bytes takes three or four passes for one token of the target. So it stops where it is
+unsure of the whole, and what stood in the text before is run along as a guess and kept as far as
+the draft model would have written it: the same words in fewer passes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.drafters.base import DrafterContext, Method, Sequence
-from engine.drafters.common import Common
-from engine.drafters.model_drafter import PENDING_ROWS
+from engine.drafters.common import AdaptiveExit, ModelBased
 from engine.options import option
 from engine.runner import Nodes, to_numpy
 from engine.text import REPLACEMENT, decode
@@ -26,14 +31,26 @@ if TYPE_CHECKING:
     from engine.records import Verdict
     from engine.target import Scores
 
+#: draft tokens that a pass takes in before the first it writes; more are read by a prefill
+_PENDING = 24
+#: lengths of the run that is looked up in the text, the longest found decides
+_RUNS = (16, 8, 5, 3)
+
 
 @dataclass(frozen=True, slots=True)
-class Options(Common):
+class Options(ModelBased):
     """How far the draft model writes, and how much is read again at a seam."""
 
-    length: int = option(5, "tokens of the draft model per step", min=1, max=64)
+    length: int = option(24, "most tokens of the draft model per step", min=1, max=128)
+    floor: float = option(
+        0.3, "it stops where its chance of all it wrote falls below this; 0: off", min=0, max=1
+    )
+    ahead: int = option(
+        7, "draft tokens copied from the text so far and run along in a pass; 0: off", min=0, max=32
+    )
+    most: int = option(4, "most drafted tokens of the target's", min=1, max=64)
+    context: int = option(0, "draft tokens of text that it reads; 0: as many as it can", min=0)
     look_behind: int = option(10, "tokens read again before a seam", min=1, max=64)
-    most: int = option(8, "most drafted tokens of the target's", min=1, max=64)
 
 
 @dataclass(slots=True)
@@ -42,8 +59,12 @@ class _Side:
 
     ids: list[int]  # the text in draft tokens, from some point on
     num_read: int  # target tokens whose text is in `ids`
-    cached: list[int] = field(default_factory=list)  # draft tokens in the cache, tree rows included
-    num_committed: int = 0  # of `cached`
+    cached: list[int]  # what the cache holds: the text, then what the draft model wrote of late
+    letters: str  # `ids` with a letter each, in which runs are looked up
+    written: list[int] = field(default_factory=list)
+    logprob: float = 0.0  # of all of `written`
+    passes: int = 0
+    exit: AdaptiveExit | None = None
 
 
 class Universal:
@@ -58,13 +79,16 @@ class Universal:
         self._theirs = context.draft.loaded.tokenizer
         self._ours = context.target.loaded.tokenizer
         self._vocab_size = context.vocab_size
+        self._log_floor = log(options.floor) if options.floor else -float("inf")
         self._sides: dict[int, _Side] = {}
 
     def admit(self, sequence: Sequence) -> None:
         ids = self._fit(encode(self._theirs, decode(self._ours, sequence.tokens)))
         self._runner.admit(sequence.slot, ids[:-1])
-        known = ids[:-1]
-        self._sides[sequence.slot] = _Side(ids, len(sequence.tokens), list(known), len(known))
+        side = _Side(ids, len(sequence.tokens), ids[:-1], spelled(ids))
+        if self._options.exit:
+            side.exit = AdaptiveExit(self._options)
+        self._sides[sequence.slot] = side
 
     def release(self, slot: int) -> None:
         self._runner.release(slot)
@@ -72,42 +96,48 @@ class Universal:
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         drafting = [s for s in sequences if s.max_depth > 0 and self._catch_up(s)]
-        written = self._write([s.slot for s in drafting])
-        trees = {s.slot: self._tree(s, written[s.slot]) for s in drafting}
+        self._write([s.slot for s in drafting])
+        trees = {s.slot: self._tree(s) for s in drafting}
         return [trees.get(s.slot) or root_only(s.tokens[-1]) for s in sequences]
 
     def observe(
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
     ) -> None:
         """What was emitted is read when it is drafted from."""
+        side = self._sides[sequence.slot]
+        if side.exit is not None:
+            side.exit.adapt(accepted=verdict.num_accepted, drafted=tree.num_drafted)
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- the text so far -----------------------------------------------------------------------
 
     def _fit(self, ids: list[int]) -> list[int]:
         """The last part of a text that the draft model's context has room for."""
-        room = self._runner.capacity - self._options.length - PENDING_ROWS - 1
+        room = self._runner.capacity - self._options.length - 1
+        room = min(room, self._options.context or room)
         return ids if len(ids) <= room else ids[-max(room // 2, 1) :]
 
     def _catch_up(self, sequence: Sequence) -> bool:
         """Read what was emitted, and keep of the cache what still fits; False without any text."""
-        side = self._sides[sequence.slot]
+        side, slot, behind = self._sides[sequence.slot], sequence.slot, self._options.look_behind
         new = self._text_since(sequence.tokens, side.num_read)
         if new.endswith(REPLACEMENT):  # in the middle of a character: wait for its end
             return False
         side.num_read = len(sequence.tokens)
-        tail = side.ids[-self._options.look_behind :]
+        tail = side.ids[-behind:]
         again = encode(self._theirs, decode(self._theirs, tail) + new)
-        ids = self._fit(append_aligned(side.ids, again, self._options.look_behind))
+        whole = append_aligned(side.ids, again, behind)
+        ids = self._fit(whole)
         if not ids:
             return False
-        shared = common_prefix(side.cached, ids[:-1])
-        slot = sequence.slot
-        self._runner.keep(slot, list(range(max(0, shared - side.num_committed))))
+        same = max(0, len(side.ids) - behind) if len(ids) == len(whole) else 0
+        same = min(same, len(side.cached), len(ids) - 1)
+        shared = same + common_prefix(side.cached[same:], ids[same:-1])
         self._runner.truncate(slot, shared)
-        if len(ids) - shared > PENDING_ROWS:
+        if len(ids) - shared > _PENDING:
             self._runner.extend(slot, ids[shared:-1])
             shared = len(ids) - 1
-        side.ids, side.cached, side.num_committed = ids, ids[:shared], shared
+        side.letters = side.letters[:same] + spelled(ids[same:])
+        side.ids, side.cached = ids, ids[:shared]
         return True
 
     def _text_since(self, tokens: list[int], start: int) -> str:
@@ -117,50 +147,111 @@ class Universal:
         whole = decode(self._ours, tokens[first:])
         return whole[len(before) :] if whole.startswith(before) else whole
 
-    def _write(self, slots: list[int]) -> dict[int, list[int]]:
-        """Greedy continuations by the draft model, all requests in step."""
-        written: dict[int, list[int]] = {slot: [] for slot in slots}
-        if not slots:
-            return written
-        size = self._runner.loaded.vocab_size
-        for number in range(self._options.length):
-            batch = {}
-            for slot in slots:
-                side = self._sides[slot]
-                first = int(self._runner.count_B[slot])
-                new = side.ids[len(side.cached) :] if number == 0 else written[slot][-1:]
-                batch[slot] = Nodes(new, list(range(first - 1, first - 1 + len(new))))
-                side.cached = side.cached + new
-            logits = to_numpy(self._runner.forward(batch)[0])
-            for slot in slots:
-                last = len(batch[slot].tokens_N) - 1
-                written[slot].append(int(logits[slot, last, :size].argmax()))
-        return written
+    # -- drafting ------------------------------------------------------------------------------
 
-    def _tree(self, sequence: Sequence, written: list[int]) -> TokenTree:
+    def _write(self, slots: list[int]) -> None:
+        """Greedy continuations by the draft model, all requests in step."""
+        for slot in slots:
+            side = self._sides[slot]
+            side.written, side.logprob, side.passes = [], 0.0, 0
+        writing = list(slots)
+        while writing:
+            new = {slot: self._unread(self._sides[slot]) for slot in writing}
+            guess = {slot: self._guess(self._sides[slot]) for slot in writing}
+            batch = {}
+            for slot in writing:
+                run = new[slot] + guess[slot]
+                batch[slot] = Nodes(run, list(range(-1, len(run) - 1)))
+            logits, log_norm = map(to_numpy, self._runner.forward(batch))
+            going = []
+            for slot in writing:
+                first, count = len(new[slot]) - 1, len(guess[slot]) + 1
+                rows = logits[slot, first : first + count, : self._runner.loaded.vocab_size]
+                best = rows.argmax(-1)
+                logprobs = rows[np.arange(count), best] - log_norm[slot, first : first + count]
+                right, goes_on = self._take(self._sides[slot], best, logprobs, guess[slot])
+                run = (new[slot] + guess[slot])[: first + 1 + right]
+                self._runner.keep(slot, list(range(len(run))))
+                self._sides[slot].cached.extend(run)
+                going += [slot] if goes_on else []
+            writing = going
+
+    def _unread(self, side: _Side) -> list[int]:
+        """Of the text and what was written since, what has not run yet."""
+        return side.ids[len(side.cached) :] if not side.written else side.written[-1:]
+
+    def _guess(self, side: _Side) -> list[int]:
+        """What followed the last letters when they stood in the text before."""
+        room = min(self._options.ahead, self._room(side) - 1)
+        return [ord(letter) for letter in followed(side.letters + spelled(side.written), room)]
+
+    def _room(self, side: _Side) -> int:
+        """Tokens that may still be written."""
+        most = min(self._options.length, self._runner.capacity - len(side.ids))
+        return most - len(side.written)
+
+    def _take(
+        self, side: _Side, best: np.ndarray, logprobs: np.ndarray, guess: list[int]
+    ) -> tuple[int, bool]:
+        """Write the draft model's tokens as far as the guess led; how far that was, and whether
+        to go on.
+        """
+        side.passes += 1
+        for at, (token, logprob) in enumerate(zip(best.tolist(), logprobs.tolist(), strict=True)):
+            stops = side.exit is not None and side.exit.stops([logprob])
+            if stops or side.logprob + logprob < self._log_floor:
+                return at, False
+            side.logprob += logprob
+            side.written.append(token)
+            if token in self._runner.loaded.eos_ids or self._room(side) < 1:
+                return at, False
+            if at == len(guess) or token != guess[at]:
+                return at, True
+        raise AssertionError("a pass has a row more than guesses")
+
+    def _tree(self, sequence: Sequence) -> TokenTree:
         """The draft's words as a chain of the target's tokens."""
-        behind = self._options.look_behind
-        tail = self._sides[sequence.slot].ids[-behind:]
-        before, whole = decode(self._theirs, tail), decode(self._theirs, tail + written)
-        new = whole[len(before) :] if whole.startswith(before) else ""
-        new = new.rstrip(REPLACEMENT)  # half a character says nothing
-        ours = sequence.tokens[-behind:]
-        again = encode(self._ours, decode(self._ours, ours) + new)
-        found = append_aligned(ours, again, behind)[len(ours) :]
-        found = [token for token in found if token < self._vocab_size]
-        chain = found[: min(self._options.most, sequence.max_depth)]
+        behind, side = self._options.look_behind, self._sides[sequence.slot]
+        chain: list[int] = []
+        if side.written:
+            tail = side.ids[-behind:]
+            before = decode(self._theirs, tail)
+            whole = decode(self._theirs, tail + side.written)
+            new = whole[len(before) :] if whole.startswith(before) else ""
+            new = new.rstrip(REPLACEMENT)  # half a character says nothing
+            ours = sequence.tokens[-behind:]
+            again = encode(self._ours, decode(self._ours, ours) + new)
+            found = append_aligned(ours, again, behind)[len(ours) :]
+            found = [token for token in found if token < self._vocab_size]
+            chain = found[: min(self._options.most, sequence.max_depth)]
         tree = tree_from_lists(
             [sequence.tokens[-1], *chain],
             list(range(-1, len(chain))),
             [0.0, *[float("nan")] * len(chain)],
         )
-        tree.draft_passes = len(written)
+        tree.draft_passes = side.passes
         return tree
+
+
+def spelled(ids: Iterable[int]) -> str:
+    """A letter for each token, whatever it means: text is searched faster than lists."""
+    return "".join(map(chr, ids))
+
+
+def followed(letters: str, count: int) -> str:
+    """At most `count` letters that followed the latest earlier copy of the longest last run."""
+    if count > 0:
+        for size in _RUNS:
+            if size < len(letters):
+                at = letters.rfind(letters[-size:], 0, -1)
+                if at >= 0:
+                    return letters[at + size : at + size + count]
+    return ""
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a piece of text, nothing added."""
-    return list(tokenizer.encode(text, add_special_tokens=False)) if text else []
+    return list(tokenizer.encode(text, add_special_tokens=False, verbose=False)) if text else []
 
 
 def append_aligned(known: list[int], again: list[int], behind: int) -> list[int]:
@@ -197,7 +288,7 @@ METHOD = Method(
     options=Options,
     build=Universal,
     max_nodes=lambda options: options.most + 1,
-    max_draft_rows=lambda options: options.length,
+    max_draft_rows=lambda options: _PENDING + options.ahead,
     needs_draft=True,
     same_vocabulary=False,
     chain=True,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from engine.training.batches import TokenArray
 from engine.training.models import end_of_text, precision
@@ -157,7 +157,7 @@ def repeated_share(tokens: Sequence[int], *, n: int = NGRAM) -> float:
 
 @torch.no_grad()
 def held_out_loss(
-    model: LlamaForCausalLM, tokens: TokenArray, *, window: int = 512, max_tokens: int = 65536
+    model: PreTrainedModel, tokens: TokenArray, *, window: int = 512, max_tokens: int = 65536
 ) -> float:
     """Return the mean cross-entropy in nats per token over consecutive windows."""
     count = max(1, min(max_tokens, len(tokens) - 1) // window)

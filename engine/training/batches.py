@@ -15,12 +15,19 @@ from engine.training.corpus import SourceFile
 TokenArray = np.ndarray[Any, np.dtype[np.int32]]
 """A token stream."""
 
+_FILES_AT_ONCE = 64
+"""An encoding takes hundreds of bytes a token: those of a whole corpus would take gigabytes."""
+
 
 def encode_files(files: Sequence[SourceFile], tokenizer: PreTrainedTokenizerFast) -> TokenArray:
     """Return all files as one int32 token stream, an end-of-text token after each."""
     end = tokenizer.eos_token_id
-    encoded = tokenizer.backend_tokenizer.encode_batch([file.text for file in files])
-    return np.concatenate([np.array([*item.ids, end], dtype=np.int32) for item in encoded])
+    parts = []
+    for at in range(0, len(files), _FILES_AT_ONCE):
+        texts = [file.text for file in files[at : at + _FILES_AT_ONCE]]
+        for item in tokenizer.backend_tokenizer.encode_batch(texts):
+            parts.append(np.array([*item.ids, end], dtype=np.int32))
+    return np.concatenate(parts)
 
 
 class BatchSampler:

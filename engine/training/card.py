@@ -77,13 +77,7 @@ def write_cards(
     """Write `README.md` and `training.json` beside both models and return the latter."""
     record = {
         "command": command,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-        },
+        **stamp(),
         "parameters": {role: num_parameters(model) for role, model in models.items()},
         **training,
         **figures,
@@ -101,9 +95,9 @@ def _card(
     config = model.config
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     rows = [
-        f"| {name} | {a['prompts']} | {a['loops']} | {_share(a['top1'])} | {_share(a['top2'])} "
-        f"| {_share(a['top4'])} | {a['tokens_per_step'] or 0:.2f} | {_share(a['repeated'])} "
-        f"| {_share(a['fresh_top1'])} | {a['opening_tokens_per_step'] or 0:.2f} |"
+        f"| {name} | {a['prompts']} | {a['loops']} | {share(a['top1'])} | {share(a['top2'])} "
+        f"| {share(a['top4'])} | {a['tokens_per_step'] or 0:.2f} | {share(a['repeated'])} "
+        f"| {share(a['fresh_top1'])} | {a['opening_tokens_per_step'] or 0:.2f} |"
         for name, a in record["agreement"].items()
     ]
     return _CARD.format(
@@ -129,5 +123,19 @@ def _card(
     )
 
 
-def _share(value: float | None) -> str:
+def stamp() -> dict[str, Any]:
+    """When and with what a model was made."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+        },
+    }
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage for a table."""
     return "-" if value is None else f"{value:.1%}"

@@ -223,28 +223,36 @@ def _account(
     recipe: PairRecipe, parts: Split, prepared: Prepared, work_dir: Path
 ) -> dict[str, Any]:
     """Return what went into the pair, for the card."""
-    from_library = not recipe.texts
     target = load_checkpoint(work_dir / "target.pt") or {}
     draft = load_checkpoint(work_dir / "draft.pt") or {}
     store = TeacherStore(work_dir / "teacher")
-    tests = [file for file in parts.train if file.is_test]
     return {
         "first_layers": target_recipe(recipe).layers_at_first,
-        "corpus": {
-            "description": (
-                f"The sources of Python {platform.python_version()}'s standard library with its "
-                f"tests: {len(parts.train)} files ({len(tests)} of them tests), "
-                f"{len(prepared.train):,} tokens; {len(parts.held_out)} files held out."
-                if from_library
-                else f"{len(parts.train)} files given with --text, {len(prepared.train):,} tokens."
-            ),
-            "licence": PYTHON_LICENCE if from_library else "That of the text it was trained on.",
-            "train_files": len(parts.train),
-            "train_tokens": len(prepared.train),
-            "held_out_files": [file.path for file in parts.held_out],
-        },
+        "corpus": corpus_account(
+            parts, num_tokens=len(prepared.train), from_library=not recipe.texts
+        ),
         "recipe": json.loads(json.dumps(dataclasses.asdict(recipe), default=str)),
         "target_training": {key: target.get(key) for key in ("tokens", "steps", "seconds", "loss")},
         "teacher": {"tokens": store.tokens, "seconds": store.seconds, "shards": len(store)},
         "draft_training": {key: draft.get(key) for key in ("tokens", "steps", "seconds", "loss")},
+    }
+
+
+def corpus_account(
+    parts: Split, *, num_tokens: int, unit: str = "tokens", from_library: bool
+) -> dict[str, Any]:
+    """Return what the text was, for a card; `num_tokens` are those to train on."""
+    tests = [file for file in parts.train if file.is_test]
+    return {
+        "description": (
+            f"The sources of Python {platform.python_version()}'s standard library with its "
+            f"tests: {len(parts.train)} files ({len(tests)} of them tests), "
+            f"{num_tokens:,} {unit}; {len(parts.held_out)} files held out."
+            if from_library
+            else f"{len(parts.train)} files given with --text, {num_tokens:,} {unit}."
+        ),
+        "licence": PYTHON_LICENCE if from_library else "That of the text it was trained on.",
+        "train_files": len(parts.train),
+        "train_tokens": num_tokens,
+        "held_out_files": [file.path for file in parts.held_out],
     }

@@ -31,14 +31,24 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    split: Split, *, work_dir: Path, vocab_size: int = 4096, context: int = 2048, seed: int = 0
+    split: Split,
+    *,
+    work_dir: Path,
+    vocab_size: int = 4096,
+    context: int = 2048,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> Prepared:
     """Train the tokenizer and encode the corpus, or load what an earlier call left.
+
+    A `tokenizer` that is given is used as it is.
 
     Raises:
         ValueError: `work_dir` holds another corpus's or another vocabulary's tokens.
     """
     folder = work_dir / "corpus"
+    if tokenizer is not None:
+        vocab_size = len(tokenizer)
     key = _fingerprint(split, vocab_size=vocab_size, context=context, seed=seed)
     marker = folder / "corpus.json"
     if marker.exists():
@@ -49,9 +59,10 @@ def prepare(
             )
         return _load(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(
-        (file.text for file in split.train), vocab_size=vocab_size, context=context
-    )
+    if tokenizer is None:
+        tokenizer = train_tokenizer(
+            (file.text for file in split.train), vocab_size=vocab_size, context=context
+        )
     tokenizer.save_pretrained(folder)
     parts = {
         "train": split.train,

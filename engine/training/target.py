@@ -67,6 +67,8 @@ class TargetRecipe:
     context: int = 2048
     seed: int = 0
     device: str = "cpu"
+    phase: str = "target"
+    """What progress calls it."""
     compile_layers: bool = False
     checkpoint_seconds: float = 120.0
 
@@ -152,7 +154,7 @@ class _TargetRun:
     def progress(self) -> PairProgress:
         layers = self.model.config.num_hidden_layers
         length = self.main.state_dict()["length"]
-        return self.meter.progress("target", f"{layers} layers, windows of {length}")
+        return self.meter.progress(self.recipe.phase, f"{layers} layers, windows of {length}")
 
     def state_dict(self) -> dict[str, Any]:
         return {

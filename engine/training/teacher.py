@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM, StaticCache
+from transformers import PreTrainedModel, StaticCache
 
 from engine.training.batches import BatchSampler
 from engine.training.models import precision
@@ -57,7 +57,7 @@ class TeacherRecipe:
 
 
 @torch.no_grad()
-def score_windows(model: LlamaForCausalLM, tokens_RT: Tensor, *, top: int) -> ScoredRows:
+def score_windows(model: PreTrainedModel, tokens_RT: Tensor, *, top: int) -> ScoredRows:
     """Score given text: one forward pass per row."""
     parts = []
     for row in tokens_RT.split(1 if not tokens_RT.is_cuda else 16):
@@ -70,7 +70,7 @@ def score_windows(model: LlamaForCausalLM, tokens_RT: Tensor, *, top: int) -> Sc
 
 @torch.no_grad()
 def write_rollouts(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     prompts_RP: Tensor,
     *,
     new_tokens: int,
@@ -100,7 +100,7 @@ def write_rollouts(
 
 
 def teach(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     corpus: NumpyArray,
     recipe: TeacherRecipe,
     *,

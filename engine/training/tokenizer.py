@@ -1,4 +1,4 @@
-"""Byte-level BPE for code: any text comes back exactly, and indentation is cheap."""
+"""Tokenizers that give any text back: byte-level BPE, in which indentation is cheap, and bytes."""
 
 from __future__ import annotations
 
@@ -54,3 +54,28 @@ def train_tokenizer(
         model_max_length=context,
         clean_up_tokenization_spaces=False,
     )
+
+
+def byte_tokenizer(*, context: int = 2048) -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes: token b is the byte b, token 256 ends a text.
+
+    It is byte-level BPE without a merge, so that any reader of fast tokenizers loads it.
+    """
+    letters = {chr(code): byte for byte, code in enumerate(_letters_of_bytes())}
+    bpe = tokenizers.Tokenizer(models.BPE(vocab=letters, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens([END_OF_TEXT])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token=END_OF_TEXT,
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _letters_of_bytes() -> list[int]:
+    """The code point by which byte-level tokenizers write each byte (GPT-2's table)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    rest = iter(range(256, 512))
+    return [byte if byte in printable else next(rest) for byte in range(256)]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts.settings import handle, settings
-from workbench.jobs import RUN, under_way
+from workbench.jobs import RUN, TUNE, under_way
 from workbench.view.compare_form import duration
 from workbench.view.forms import escape_markdown
 
 
 def busy_elsewhere(kind: str) -> bool:
-    """Whether a job of another kind than the page's is under way.
+    """Whether a job is under way that another page shows than the one that starts `kind`."""
+    return handle().active and _page_of(handle().snapshot().kind) != _page_of(kind)
 
-    `kind`: "run" for a page that starts runs, anything else for one that starts measurements.
-    """
-    return handle().active and (handle().snapshot().kind == RUN) != (kind == RUN)
+
+def _page_of(kind: str) -> str:
+    return {RUN: "Run", TUNE: "Tune"}.get(kind, "Compare")
 
 
 def other_job(kind: str) -> None:
@@ -34,7 +35,7 @@ def _note(kind: str, was_busy: bool) -> None:
         measuring = snapshot.measuring
         spec = snapshot.spec if snapshot.kind == RUN else measuring.spec
         said = f"{under_way(spec)}." if spec is not None else "Another job is under way."
-        where = "the Run page" if snapshot.kind == RUN else "the Compare page"
+        where = f"the {_page_of(snapshot.kind)} page"
         if snapshot.kind != RUN and measuring.seconds_left is not None:
             said = f"{said} {measuring.fraction:.0%} done, {duration(measuring.seconds_left)} left."
         st.caption(f":material/hourglass_top: {escape_markdown(said)} See {where}.")

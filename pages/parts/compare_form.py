@@ -8,6 +8,7 @@ import streamlit as st
 
 from engine.errors import UserError
 from engine.registry import method_names
+from engine.tree import MOST_DRAFTS
 from pages.parts.busy import other_job
 from pages.parts.compare_editor import arm_editor
 from pages.parts.settings import handle
@@ -138,6 +139,13 @@ def _rest(*, sweep: bool) -> dict[str, Any]:
         "Draft", EMBEDDED_DRAFT, key="compare/draft", persist_state="session",
         help="Its vocabulary must be the target's. Empty: none.",
     )  # fmt: skip
+    others = st.multiselect(
+        "More draft models", [], key="compare/other_drafts", persist_state="session",
+        accept_new_options=True, max_selections=MOST_DRAFTS - 1,
+        placeholder="Type a folder or hub id",
+        help="Methods that can merge the trees of all draft models into one; the others take the "
+        "first. `static-tree:drafts=[1,2]` measures it with one and with two.",
+    )  # fmt: skip
     dtypes = st.multiselect(
         "Dtypes", get_args(Dtype), default=["float32"], key="compare/dtypes",
         persist_state="session", help="Each is a comparison of its own, with its own baseline.",
@@ -156,6 +164,7 @@ def _rest(*, sweep: bool) -> dict[str, Any]:
         "baselines": baselines,
         "target": target.strip(),
         "draft": draft.strip() or None,
+        "other_drafts": [name.strip() for name in others if name.strip()],
         "dtypes": dtypes,
         "executions": [execution],
         "device": device.strip() or "auto",
@@ -185,19 +194,19 @@ def _take(key: str, arms: list[str]) -> None:
 
 
 def _say_cost(spec: CompareSpec) -> None:
-    prompts = sum(_prompts(name, spec.limit) for name in spec.workloads)
-    st.caption(cost(spec, prompts=prompts, pace=_pace(spec)).sentence(spec))
+    prompts = sum(prompts_of(name, spec.limit) for name in spec.workloads)
+    st.caption(cost(spec, prompts=prompts, pace=pace(spec)).sentence(spec))
 
 
 @st.cache_data(show_spinner=False, ttl=60)
-def _prompts(workload: str, limit: int | None) -> int:
+def prompts_of(workload: str, limit: int | None) -> int:
     """Turns of the first questions. Raises UserError."""
     from workbench.workloads import load_workload
 
     return sum(len(question.turns) for question in load_workload(workload, limit=limit))
 
 
-def _pace(spec: CompareSpec) -> float | None:
+def pace(spec: CompareSpec) -> float | None:
     """Tokens per second of the last plain run of this target."""
     for entry in stored_runs():
         known = entry.summary.get("tokens_per_second")

@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts.compare_form import PROBLEM, STOPPING
 from pages.parts.settings import handle, settings
-from workbench.jobs import RUN, SWEEP
+from workbench.jobs import COMPARE, SWEEP, TUNE
 from workbench.view.compare_words import Ended, ended, told
 from workbench.view.forms import escape_markdown
 
+#: how the address bar names what a job of each kind made
+_ADDRESSES = {COMPARE: "comparison", SWEEP: "sweep", TUNE: "study"}
 
-def measuring_panel(*, active: bool) -> None:
-    """Problems of the last press of Measure, then the progress, then how the last one ended.
+
+def measuring_panel(
+    *, active: bool, kinds: tuple[str, ...] = (COMPARE, SWEEP), page: str = "compare"
+) -> None:
+    """Problems of the last press of the button, then the progress, then how the last one ended.
 
     `active` is what the page's buttons were drawn for; the page is drawn anew once it changes.
+    `kinds` are the jobs that the page shows, `page` the beginning of its keys.
     """
     with st.container():  # always there, so that what follows keeps its place
-        if problem := st.session_state.get(PROBLEM):
+        if problem := st.session_state.get(f"{page}/problem"):
             _say(Ended("error", "Nothing was started", problem))
-    st.fragment(_draw, run_every=settings.refresh_s if active else None)(active)
+    st.fragment(_draw, run_every=settings.refresh_s if active else None)(active, kinds, page)
 
 
-def _draw(was_active: bool) -> None:
+def _draw(was_active: bool, kinds: tuple[str, ...], page: str) -> None:
     busy = handle().active  # asked first: one that ends in between is drawn once more
     snapshot = handle().snapshot()
     measuring = snapshot.measuring
     with st.container():
-        if busy and snapshot.kind != RUN:
-            said = told(measuring, stopping=st.session_state.get(STOPPING, False))
+        if busy and snapshot.kind in kinds:
+            said = told(measuring, stopping=st.session_state.get(f"{page}/stopping", False))
             with st.container(border=True):
                 st.markdown(f"**{escape_markdown(said.title)}**")
                 st.progress(min(1.0, said.fraction), text=escape_markdown(said.detail))
                 st.caption(escape_markdown(said.left) or "&nbsp;")
-        elif (end := ended(measuring)) is not None:
+        elif measuring.kind in kinds and (end := ended(measuring)) is not None:
             _say(end)
     if busy != was_active:
-        if was_active and measuring.result:
-            name = "sweep" if measuring.kind == SWEEP else "comparison"
-            st.query_params[name] = measuring.result
+        if was_active and measuring.result and measuring.kind in kinds:
+            st.query_params[_ADDRESSES[measuring.kind]] = measuring.result
         st.rerun()
 
 

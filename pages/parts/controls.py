@@ -9,6 +9,7 @@ import streamlit as st
 from engine.errors import UserError
 from engine.options import OptionInfo
 from engine.registry import METHODS, describe, method_names
+from engine.verify_paths import TYPICAL
 from pages.parts.models import choose_pair
 from workbench.spec import (
     ChildrenChoice,
@@ -134,7 +135,7 @@ def _sampling() -> dict[str, Any]:
     )
     greedy = temperature == 0.0
     left, right = st.columns(2)
-    return {
+    fields = {
         "temperature": temperature,
         "top_k": left.number_input(
             "Top-k", 0, 100_000, 0, key="top_k", disabled=greedy, help="0 is off."
@@ -152,6 +153,19 @@ def _sampling() -> dict[str, Any]:
             help="How the tree's children are chosen. Auto takes what suits the method.",
         ),
     }  # fmt: skip
+    if not greedy and fields["verify"] == "typical":
+        left, right = st.columns(2)
+        fields |= {
+            "typical_epsilon": left.number_input(
+                "Epsilon", 0.01, 1.0, TYPICAL.epsilon, 0.01, key="typical_epsilon",
+                help="Takes a token that is likelier than this, or than alpha exp(-entropy).",
+            ),
+            "typical_alpha": right.number_input(
+                "Alpha", 0.01, 1.0, TYPICAL.alpha, 0.05, key="typical_alpha",
+                help="Less where the target itself is unsure.",
+            ),
+        }  # fmt: skip
+    return fields
 
 
 def _precision() -> dict[str, Any]:

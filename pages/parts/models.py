@@ -7,10 +7,11 @@ from typing import Any
 import streamlit as st
 
 from engine.registry import METHODS
+from engine.tree import MOST_DRAFTS
 from workbench import discovery
-from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
+from workbench.spec import EMBEDDED_TARGET, embedded_draft
 from workbench.view.forms import escape_markdown
-from workbench.view.pairing import pair_says
+from workbench.view.pairing import fitting, pair_says
 from workbench.view.visible import safe_text
 
 _EMBEDDED, _OTHER = "Embedded pair", "Other models"
@@ -28,7 +29,11 @@ def choose_pair(method: str) -> dict[str, Any]:
         "Models", [_EMBEDDED, _OTHER], default=_EMBEDDED, required=True, key="pair", width="stretch"
     )
     if which == _EMBEDDED:
-        return {"target": EMBEDDED_TARGET, "draft": EMBEDDED_DRAFT}
+        draft = embedded_draft(method)
+        if not METHODS[method].same_vocabulary:
+            st.caption(f"{draft} drafts: its tokens are bytes, and the two models meet in text.")
+        pair = {"target": EMBEDDED_TARGET, "draft": draft}
+        return pair | _more_drafts(method, EMBEDDED_TARGET, draft, typed=False)
     known = _known()
     target = _model("Target", "target", known)
     needs_draft = METHODS[method].needs_draft
@@ -40,7 +45,36 @@ def choose_pair(method: str) -> dict[str, Any]:
             st.warning(text)
         else:
             st.caption(text)
-    return {"target": target, "draft": draft}
+    return {"target": target, "draft": draft} | _more_drafts(method, target, draft, typed=True)
+
+
+def _more_drafts(method: str, target: str, draft: str, *, typed: bool) -> dict[str, Any]:
+    """More draft models, folded, where the method merges their trees and there is a choice."""
+    if not (target and draft and METHODS[method].merges):
+        return {}
+    labels = {model.name: safe_text(discovery.label(model)) for model in _fitting(target, draft)}
+    if not (labels or typed):
+        return {}
+    with st.expander("More draft models", icon=":material/account_tree:"):
+        chosen = st.multiselect(
+            "Merge with the trees of", list(labels), key="other_drafts", persist_state="page",
+            accept_new_options=typed, max_selections=MOST_DRAFTS - 1,
+            format_func=lambda name: labels.get(name, safe_text(str(name))),
+            placeholder="Choose, or type a folder or hub id" if typed else "Choose",
+            help="Each model drafts a tree of its own, one after another; the target scores all "
+            "of them at once as one tree. Their vocabulary must be the target's.",
+        )  # fmt: skip
+        others = [name.strip() for name in chosen if name.strip()]
+        for name in others:
+            said = pair_says(method, target, name, _known())
+            if said is not None and said.works is False:
+                st.warning(f"{escape_markdown(name)}: {escape_markdown(said.sentence)}")
+    return {"other_drafts": others}
+
+
+@st.cache_data(ttl=30, show_spinner=False)
+def _fitting(target: str, draft: str) -> list[discovery.Model]:
+    return fitting(target, [draft], _known())
 
 
 def _model(label: str, key: str, known: list[discovery.Model], *, disabled: bool = False) -> str:

@@ -34,7 +34,8 @@ _RACE = st.components.v2.component(
     html=_read("race_component/race.html"),
     css=_read("tree_component/live.css", "race_component/race.css"),
     js=_read(
-        "tree_component/mount.js", "tree_component/tree.js", "tree_component/pieces.js", "race_component/race.js"
+        "tree_component/mount.js", "tree_component/tree.js", "tree_component/pieces.js",
+        "race_component/race.js"
     ),
 )  # fmt: skip
 

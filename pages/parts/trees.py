@@ -38,7 +38,8 @@ _EDITOR = st.components.v2.component(
     html=_read("editor_component/editor.html"),
     css=_read("tree_component/live.css", "editor_component/editor.css"),
     js=_read(
-        "tree_component/mount.js", "tree_component/tree.js", "editor_component/walk.js", "editor_component/editor.js"
+        "tree_component/mount.js", "tree_component/tree.js",
+        "editor_component/walk.js", "editor_component/editor.js"
     ),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Policy auto: calibration from verdicts, rates under costs, and when it does not speculate."""
+"""Policy auto: what it learns, what a tree is worth, and when it does not speculate."""
 
 from __future__ import annotations
 
@@ -7,29 +7,47 @@ import math
 import numpy as np
 import pytest
 
-from engine.calibration import PRIOR_WEIGHT, Calibration
-from engine.costs import PassCost
+from engine.calibration import PRIOR_WEIGHT, RANKS, Calibration, bin_of, kind_of
+from engine.costs import Known, PairCost, PassCost, Profile, _rising, measure
 from engine.drafters import auto
-from engine.drafters.auto import _Plan
-from tests.engine.tiny import decode_all, engine_for, near, requests, tiny
+from engine.pace import Pace
+from engine.sampling import Sampling
+from engine.tree import Children
+from engine.worth import Worth
+from tests.engine.tiny import decode_all, engine_for, near, requests, tiny, tokens_of
+
+AUTO = {"policy": "auto"}
+
+
+def constant(ms: float) -> PassCost:
+    return PassCost((1, 64), (1, 2), ((ms, ms), (ms, ms)))
+
+
+def linear(first: float, each: float) -> PassCost:
+    row = (first, first + 63 * each)
+    return PassCost((1, 64), (1, 2), (row, row))
+
+
+# --- acceptance ---
 
 
 def test_the_prior_takes_the_draft_at_its_word():
     fresh = Calibration()
     for p in (0.02, 0.3, 0.7, 0.95):
-        assert math.exp(fresh.log_chance(0, math.log(p))) == pytest.approx(p, rel=0.4)
+        assert fresh.chance(0, math.log(p)) == pytest.approx(p, rel=0.4)
+    assert fresh.chance(0, math.nan) == fresh.chance(0, -20.0)
 
 
 def test_counts_move_the_chance_of_their_cell_alone():
     calibration = Calibration()
-    before = calibration.log_chance(0, math.log(0.5))
+    before = calibration.chance(0, math.log(0.5))
     many = 200
     calibration.add(
         np.full(many, 1), np.full(many, math.log(0.5)), np.arange(many) % 4 == 0
     )  # a quarter of second choices
-    assert math.exp(calibration.log_chance(1, math.log(0.5))) == pytest.approx(0.25, abs=0.02)
-    assert calibration.log_chance(0, math.log(0.5)) == before
-    assert calibration.log_chance(9, math.log(0.5)) != calibration.log_chance(1, math.log(0.5))
+    assert calibration.chance(1, math.log(0.5)) == pytest.approx(0.25, abs=0.02)
+    assert calibration.chance(0, math.log(0.5)) == before
+    assert calibration.chance(9, math.log(0.5)) == calibration.chance(RANKS - 1, math.log(0.5))
 
 
 def test_it_learns_from_children_of_accepted_nodes_only():
@@ -39,17 +57,70 @@ def test_it_learns_from_children_of_accepted_nodes_only():
     for step in steps:
         calibration.learn(step.tree, step.verdict)
     stored = calibration.as_json()
-    tested = sum(
-        1
-        for step in steps
-        for node in range(1, step.tree.num_nodes)
-        if int(step.tree.parents_M[node]) in step.verdict.path_A
-    )
-    assert np.sum(stored["tested"]) == tested
-    assert np.sum(stored["accepted"]) == sum(step.verdict.num_accepted for step in steps)
+    parents = [
+        [int(step.tree.parents_M[node]) for node in range(1, step.tree.num_nodes)] for step in steps
+    ]
+    reached = [
+        [p for p in of_step if p in step.verdict.path_A]
+        for of_step, step in zip(parents, steps, strict=True)
+    ]
+    accepted = sum(step.verdict.num_accepted for step in steps)
+    assert np.sum(stored["tested"]) == calibration.num_tested == sum(map(len, reached))
+    assert np.sum(stored["accepted"]) == np.sum(stored["continued"]) == accepted
+    assert np.sum(stored["parents"]) == sum(len(set(of_step)) for of_step in reached)
     again = Calibration.from_json(stored)
-    assert again.log_chance(0, -0.3) == calibration.log_chance(0, -0.3)
+    assert again.chance(0, -0.3) == calibration.chance(0, -0.3)
+    assert again.continues(None) == calibration.continues(None)
+
+
+def test_learning_step_by_step_is_counting_all_at_once():
+    target = tiny()
+    _, steps = decode_all(engine_for("static-tree", {}, target, near(target)), requests())
+    by_step, at_once = Calibration(), Calibration()
+    for step in steps:
+        by_step.learn(step.tree, step.verdict)
+        tested = np.isin(step.verdict.fate_N, (1, 2))
+        at_once.add(
+            step.tree.rank_M[: len(tested)][tested],
+            step.tree.draft_logprob_M[: len(tested)][tested],
+            step.verdict.fate_N[tested] == 1,
+        )
+    assert by_step.tested_RB == at_once.tested_RB
+    assert by_step.accepted_RB == at_once.accepted_RB
+    assert by_step.chance(0, -0.1) == at_once.chance(0, -0.1)
+
+
+def test_stored_counts_are_limited_so_that_new_ones_count():
+    stored = Calibration()
+    many = 10_000
+    stored.add(np.zeros(many, int), np.full(many, -0.3), np.zeros(many, bool))
+    stored.add_parents(np.full(many, np.nan), np.zeros(many, bool))
+    limited = stored.limited(60.0)
+    assert limited.num_tested == 60
+    assert limited.chance(0, -0.3) < 0.12
+    limited.add(np.zeros(60, int), np.full(60, -0.3), np.ones(60, bool))
+    assert limited.chance(0, -0.3) == pytest.approx(0.5, abs=0.05)
+    assert limited.continues(None) < 0.1
+    assert stored.num_tested == many, "a copy"
+
+
+def test_kinds_are_told_apart():
+    assert kind_of(Children.FIXED, greedy=True) == "greedy"
+    assert kind_of(Children.FIXED, greedy=False) == "fixed"
+    assert kind_of(Children.COUPLED, greedy=False) == "coupled"
+
+
+def test_damaged_counts_are_refused():
+    stored = Calibration().as_json()
+    with pytest.raises(ValueError):
+        Calibration.from_json(stored | {"tested": [[0.0] * 3] * RANKS})
+    with pytest.raises(KeyError):
+        Calibration.from_json({})
     assert PRIOR_WEIGHT > 0
+    assert bin_of(0.0) == len(stored["tested"][0]) - 1
+
+
+# --- costs ---
 
 
 def test_costs_between_what_was_measured():
@@ -57,43 +128,265 @@ def test_costs_between_what_was_measured():
     assert cost.at(100)[[1, 4, 6, 8]].tolist() == [1.0, 2.0, 3.0, 4.0]
     assert cost.at(200)[4] == 2.5
     assert cost.at(10_000)[8] == 5.0
+    assert cost.at(100, 12)[12] == pytest.approx(6.0), "on along the line"
+    assert PassCost.from_json(cost.as_json()) == cost
+    assert len(cost.at(100, 4)) == 5
+
+
+@pytest.mark.parametrize("ms", [[[1.0]], [[1.0, -2.0]], [[1.0, math.nan]], []])
+def test_damaged_costs_are_refused(ms):
+    with pytest.raises(ValueError):
+        PassCost.from_json({"nodes": [1, 2], "contexts": [5], "ms": ms})
+
+
+def test_a_reading_out_of_line_is_shared_with_its_neighbours():
+    assert _rising([1.0, 5.0, 3.0, 6.0]) == [1.0, 4.0, 4.0, 6.0]
+    assert _rising([3.0, 2.0, 1.0]) == [2.0, 2.0, 2.0]
+
+
+def test_sizes_are_measured_in_turn_and_the_runners_left_free(monkeypatch):
+    target = tiny()
+    engine = engine_for("speculative", {"length": 5}, target, near(target))
+    runners = engine._target.runner, engine._drafter._runner
+    taken = []
+
+    def timed(runner, size):
+        taken.append((runner is runners[0], size))
+        return float(size)
+
+    monkeypatch.setattr("engine.costs._time", timed)
+    shares = []
+    found = measure(
+        *runners, target_nodes=(1, 2, 4), draft_nodes=(1, 2), contexts=(4, 9), rounds=3,
+        on_progress=shares.append,
+    )  # fmt: skip
+    assert [size for is_target, size in taken if is_target] == [1, 2, 4] * 6
+    assert found.target.ms_CS == ((1.0, 2.0, 4.0),) * 2
+    assert found.draft.ms_CS == ((1.0, 2.0),) * 2
+    assert shares[-1] == 1.0
+    assert not runners[0].active_B.any()
+    assert not runners[1].active_B.any()
+
+
+# --- worth ---
 
 
 @pytest.fixture
-def flat() -> np.ndarray:
+def flat() -> list[float]:
     """A target that scores 1 to 9 nodes in 10 ms."""
-    return np.array([0.0, *[10.0] * 9, *[1000.0] * 8])
+    return [0.0, *[10.0] * 9, *[1000.0] * 8]
 
 
-def test_nodes_are_kept_while_they_raise_the_rate(flat):
-    plan = _Plan(flat, np.array([0.0, 0.1, 0.1]))
-    reach = np.array([0.9, 0.8, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.01, 0.01])
-    assert plan.best_size(reach, 0.5, 16) == 8, "free up to the cliff, and not over it"
-    steep = _Plan(np.arange(18.0) * 10, np.array([0.0, 0.1, 0.1]))
-    assert steep.best_size(np.array([0.3, 0.2]), 0.1, 16) == 0, "a node costs as much as a token"
+def test_nodes_are_kept_while_they_are_worth_their_time(flat):
+    cheap = [0.0, 0.1, 0.1]
+    reach = [0.9, 0.8, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.01, 0.01]
+    assert Worth(flat, cheap, most=16).best(reach)[1] == 8, "free up to the cliff, not over it"
+    steep = Worth([n * 10.0 for n in range(18)], cheap, most=16)
+    assert steep.best([0.3, 0.2]) == (0.0, 0), "a node costs as much as a token"
+
+
+def test_time_is_dearer_where_tokens_come_faster():
+    target = [0.0, *(10.0 + n for n in range(17))]
+    reach = [0.5, 0.2, 0.12, 0.08]
+    slow = Worth(target, [0.0, 1.0], most=16)
+    fast = Worth(target, [0.0, 1.0], most=16, rate=0.25)
+    assert slow.best(reach)[1] == 3
+    assert fast.best(reach)[1] == 1
+    assert fast.rate == 0.25
+    assert Worth(target, [0.0, 1.0], most=16, rate=0.01).rate == 0.1, "never below plain"
 
 
 def test_a_pass_is_made_only_where_it_pays(flat):
-    cheap, dear = np.array([0.0, 0.1, 0.1]), np.array([0.0, 9.0, 9.0])
-    nothing, root = np.zeros(0), np.ones(1)
-    assert _Plan(flat, cheap).width(nothing, root, 0.6, 0.0, 16) == 1
-    assert _Plan(flat, dear).width(nothing, root, 0.6, 0.0, 16) == 0
-    assert _Plan(flat, cheap).width(nothing, root, 0.001, 0.0, 16) == 0
+    cheap, dear = [0.0, 0.1, 0.1], [0.0, 9.0, 9.0]
+    first = {"passes": 0, "levels": 1}
+    assert Worth(flat, cheap, most=16).width([], [0.6], **first) == 1
+    assert Worth(flat, dear, most=16).width([], [0.6], **first) == 0
+    assert Worth(flat, cheap, most=16).width([], [0.001], **first) == 0
+    assert Worth(flat, cheap, most=16, pass_ms=9.0).width([], [0.6], **first) == 0
 
 
-def test_where_drafting_never_pays_it_only_probes(monkeypatch):
+def test_a_chain_may_pay_where_its_first_node_does_not():
+    """Two nodes cost more than one pass is worth; eight cost no more than two."""
+    step = [0.0, 10.0, *[17.0] * 15]
+    worth = Worth(step, [0.0, 0.5, 0.5], most=15)
+    assert worth.width([], [0.68], passes=0, levels=1) == 0
+    assert worth.width([], [0.68], passes=0, levels=4) == 1
+    assert worth.could_pay(4)
+    assert not worth.could_pay(0)
+
+
+def test_a_draft_as_dear_as_its_target_can_never_pay():
+    same = [10.0 + n for n in range(18)]
+    worth = Worth([0.0, *same], [0.0, *same], most=16)
+    assert not worth.could_pay(16)
+    assert not worth.probe_pays(10**6, 4, share=0.01)
+    assert worth.width([], [1.0], passes=0, levels=16) == 0
+
+
+def test_probes_take_their_share_of_the_time(flat):
+    worth = Worth(flat, [0.0, 2.0, 2.0], most=16)
+    assert not worth.probe_pays(19, 4, share=0.01)
+    assert worth.probe_pays(20, 4, share=0.01)
+
+
+# --- the drafter ---
+
+
+def with_costs(monkeypatch, target: PassCost, draft: PassCost) -> None:
+    monkeypatch.setattr(auto, "measure", lambda *runners, **how: PairCost(target, draft))
+
+
+def test_where_drafting_can_never_pay_it_does_not(monkeypatch):
+    """The draft is the target itself: every token would be accepted, and none would be cheaper."""
     target = tiny()
-    slow = PassCost((1, 64), (1, 2), ((50.0, 50.0), (50.0, 50.0)))
-    fast = PassCost((1, 64), (1, 2), ((1.0, 1.0), (1.0, 1.0)))
-    draft = near(target)
-    costs = iter([fast, slow])
-    monkeypatch.setattr(auto, "measure", lambda runner, most: next(costs))
-    monkeypatch.setattr(auto, "PROBE_EVERY", 5)
-    engine = engine_for("dynamic-tree", {"policy": "auto"}, target, draft)
-    _, steps = decode_all(engine, requests(1, max_new_tokens=40))
+    with_costs(monkeypatch, linear(50.0, 1.0), linear(50.0, 1.0))
+    engine = engine_for("dynamic-tree", AUTO, target, target)
+    _, steps = decode_all(engine, requests(1, max_new_tokens=60))
+    assert len(steps) == 60
+    assert all(step.tree.num_drafted == 0 for step in steps)
+
+
+def test_where_drafting_hardly_pays_it_only_probes(monkeypatch):
+    target = tiny()
+    with_costs(monkeypatch, constant(50.0), constant(40.0))
+    monkeypatch.setattr(auto, "PROBE_SHARE", 0.1)
+    engine = engine_for("dynamic-tree", AUTO, target, near(target, noise=4.0))
+    _, steps = decode_all(engine, requests(2, max_new_tokens=80))
     drafted = [step.tree.num_drafted > 0 for step in steps]
-    assert 0 < sum(drafted) <= len(steps) // 5
-    costs = iter([slow, fast])
-    engine = engine_for("dynamic-tree", {"policy": "auto"}, target, draft)
-    _, steps = decode_all(engine, requests(1, max_new_tokens=40))
+    assert 0 < sum(drafted) <= len(steps) // 6
+
+
+def test_a_cheap_draft_is_used_and_what_is_emitted_stays(monkeypatch):
+    target = tiny()
+    with_costs(monkeypatch, constant(50.0), constant(1.0))
+    plain, _ = decode_all(engine_for("autoregressive", {}, target, None), requests(3))
+    engine = engine_for("dynamic-tree", AUTO, target, near(target))
+    done, steps = decode_all(engine, requests(3))
+    assert tokens_of(done) == tokens_of(plain)
     assert sum(step.tree.num_drafted > 0 for step in steps) > len(steps) // 2
+
+
+def test_after_a_silence_the_draft_catches_up(monkeypatch):
+    """More tokens are pending by then than a pass has room for; the draft sees all of them."""
+    target = tiny()
+    with_costs(monkeypatch, constant(50.0), constant(2.0))
+    monkeypatch.setattr(auto, "PROBE_SHARE", 0.0)  # silent until told otherwise
+    monkeypatch.setattr(auto.Calibration, "continues", lambda *_: 0.0)
+    engine = engine_for("dynamic-tree", AUTO, target, target)
+    engine.add(requests(1, max_new_tokens=50)[0])
+    steps = [step for _ in range(20) for step in engine.step().steps]
+    assert all(step.tree.num_drafted == 0 for step in steps)
+    monkeypatch.undo()
+    steps = [step for _ in range(5) for step in engine.step().steps]
+    for step in steps:  # the draft is the target: whatever it drafts first is right
+        assert step.verdict.num_accepted == step.tree.depth_M[: step.tree.num_nodes].max() > 0
+
+
+def test_every_step_has_its_expectation(monkeypatch):
+    target = tiny()
+    with_costs(monkeypatch, constant(50.0), constant(1.0))
+    engine = engine_for("dynamic-tree", AUTO, target, near(target))
+    _, steps = decode_all(engine, requests(2))
+    for step in steps:
+        assert 1.0 <= step.tree.expected_tokens <= step.tree.num_nodes
+        assert step.tree.expected_ms > 0.0
+    _, steps = decode_all(engine_for("speculative", {}, target, near(target)), requests(1))
+    assert all(math.isnan(step.tree.expected_ms) for step in steps)
+    with_costs(monkeypatch, constant(50.0), constant(1.0))
+    several = engine_for("dynamic-tree", AUTO, target, near(target), batch=2)
+    _, steps = decode_all(several, requests(3))
+    assert all(math.isnan(step.tree.expected_ms) for step in steps), "times are of single requests"
+
+
+def test_a_profile_takes_the_place_of_measuring(monkeypatch):
+    monkeypatch.setattr(auto, "measure", lambda *_, **__: pytest.fail("measured"))
+    target = tiny()
+    counted = Calibration()
+    counted.add(np.zeros(50, int), np.full(50, -0.3), np.ones(50, bool))
+    profile = Profile(PairCost(constant(9.0), constant(0.1)), {"greedy": counted})
+    asked = []
+
+    def known(mode: str) -> Known:
+        asked.append(mode)
+        return Known(profile, "profile of today")
+
+    engine = engine_for("dynamic-tree", AUTO, target, near(target), profile_for=known)
+    assert asked == ["eager"]
+    assert engine.setting == "profile of today"
+    assert engine._drafter.calibration.chance(0, -0.3) > 0.95
+    warm = engine_for(
+        "dynamic-tree", AUTO, target, near(target), profile_for=known, sampling=Sampling(0.8)
+    )
+    assert warm._drafter.calibration.num_tested == 0, "counts of greedy runs tell nothing here"
+    engine_for("speculative", {}, target, near(target), profile_for=known)
+    assert len(asked) == 2, "asked only where it is used"
+
+
+def test_without_a_profile_it_measures_and_says_so():
+    target = tiny()
+    engine = engine_for("dynamic-tree", AUTO, target, near(target))
+    assert engine.setting == "costs measured in place: no profile was given"
+    assert engine_for("speculative", {}, target, near(target)).setting == ""
+
+
+# --- pace ---
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("engine.pace.perf_counter", clock)
+    return clock
+
+
+def make_step(pace: Pace, clock: Clock, *, drafting: float, rest: float) -> None:
+    """A step measured beforehand at 2 ms for drafting, if it drafts, and 5 ms for the rest."""
+    pace.step_begins()
+    clock.now += drafting / 1e3
+    pace.drafting_ends(2.0 if drafting else 0.0, 5.0)
+    clock.now += rest / 1e3
+
+
+def test_drafting_that_takes_longer_is_dearer(clock):
+    pace = Pace()
+    for _ in range(300):
+        make_step(pace, clock, drafting=3.0, rest=5.0)
+    assert pace.draft_scale == pytest.approx(1.5)
+    assert pace.expected_ms(2.0, 5.0) == pytest.approx(8.0)
+
+
+def test_a_slower_machine_moves_predictions_and_no_decision(clock):
+    pace = Pace()
+    for number in range(300):
+        slower = 3.0 if number % 2 else 1.0
+        make_step(pace, clock, drafting=2.0 * slower, rest=5.0 * slower)
+    assert pace.draft_scale == pytest.approx(1.0)
+    assert pace.expected_ms(2.0, 5.0) == pytest.approx(14.0, rel=0.05)
+    assert pace.expected_ms(0.0, 5.0) == pytest.approx(10.0, rel=0.05)
+
+
+def test_plain_steps_tell_nothing_of_drafting(clock):
+    pace = Pace()
+    for _ in range(50):
+        make_step(pace, clock, drafting=0.0, rest=10.0)
+    assert pace.expected_ms(0.0, 5.0) == pytest.approx(10.0)
+    assert pace.draft_scale == 0.6, "half as fast as the rest, if only it were: it is not known"
+
+
+def test_what_lies_between_requests_or_took_forever_is_not_learned(clock):
+    pace = Pace()
+    for _ in range(100):
+        make_step(pace, clock, drafting=2.0, rest=5.0)
+    clock.now += 1.0
+    pace.interrupted()
+    make_step(pace, clock, drafting=2.0, rest=3000.0)
+    make_step(pace, clock, drafting=2.0, rest=5.0)
+    assert pace.expected_ms(2.0, 5.0) == pytest.approx(7.0, rel=0.1)

@@ -12,7 +12,7 @@ import torch
 
 from engine.models import load_model
 from engine.paths import data_folder
-from engine.registry import method_names
+from engine.registry import METHODS, method_names
 from engine.requests import Request
 from engine.sampling import Sampling
 from tests.engine.test_contract import SETTINGS
@@ -33,6 +33,13 @@ CASES = [
 @pytest.fixture(scope="module")
 def pair():
     return [load_model(name, device="cpu") for name in ("pycode-target", "pycode-draft")]
+
+
+@pytest.fixture(scope="module")
+def draft_of(pair):
+    """The embedded draft model for a method: bytes, where it meets the target in text."""
+    of_bytes = load_model("pycode-bytes", device="cpu")
+    return lambda method: pair[1] if METHODS[method].same_vocabulary else of_bytes
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +66,32 @@ def plain(pair, wanted):
 @pytest.mark.parametrize(("method", "options"), CASES)
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "t0.8"])
 @pytest.mark.parametrize("batch", [1, 4])
-def test_same_tokens_as_plain_decoding(pair, wanted, plain, method, options, sampling, batch):
+def test_same_tokens_as_plain_decoding(
+    pair, draft_of, wanted, plain, method, options, sampling, batch
+):
     engine = engine_for(
-        method, options, *pair, sampling=sampling, batch=batch, ignore_eos=True, capacity=256
-    )
+        method, options, pair[0], draft_of(method), sampling=sampling, batch=batch,
+        ignore_eos=True, capacity=256,
+    )  # fmt: skip
     done, steps = decode_all(engine, wanted)
     assert tokens_of(done) == plain[sampling]
     if method != "autoregressive":
         assert len(steps) < 4 * NEW_TOKENS
+
+
+def test_bytes_spell_what_the_target_says(pair, draft_of, wanted):
+    """By way of text, some of what is drafted is right, and guesses from the text save passes."""
+    passes = {}
+    for ahead in (0, 7):
+        engine = engine_for(
+            "universal", {"ahead": ahead}, pair[0], draft_of("universal"), ignore_eos=True,
+            capacity=256,
+        )  # fmt: skip
+        _, steps = decode_all(engine, wanted)
+        passes[ahead] = sum(step.tree.draft_passes for step in steps)
+        accepted = sum(step.verdict.num_accepted for step in steps)
+        assert accepted > 0.25 * sum(step.tree.num_drafted for step in steps) > 0
+    assert passes[7] < passes[0]
 
 
 def test_greedy_equals_hugging_face_generate(pair, wanted, plain):

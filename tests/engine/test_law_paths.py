@@ -188,3 +188,12 @@ def test_typical_is_another_law():
     verdict = paths.typical(tree, lambda node: np.array([0.6, 0.4]), lambda node: 0)
     assert verdict.path_A == [0, 1], "the target itself takes it in 2 of 5 cases"
     assert verdict.accept_prob_N[1] == 1.0
+
+
+def test_the_thresholds_of_typical_decide():
+    tree = tree_from_lists([0, 1], [-1, 0], [0.0, 0.0])
+    certain = {"probs": lambda node: np.array([0.96, 0.04]), "choose": lambda node: 0}
+    least = 0.04  # both thresholds lie above it by default
+    assert paths.typical(tree, **certain).path_A == [0]
+    for settings in (paths.Typical(epsilon=least / 2), paths.Typical(alpha=least / 2)):
+        assert paths.typical(tree, **certain, settings=settings).path_A == [0, 1]

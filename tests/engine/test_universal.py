@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from engine.drafters.universal import append_aligned, common_prefix
+from engine.drafters.universal import append_aligned, common_prefix, followed
 from engine.errors import UserError
 from engine.models import LoadedModel
 from engine.requests import Request
@@ -19,6 +19,8 @@ from tests.engine.tiny import decode_all, engine_for, tokens_of
 
 LETTERS = "abcdefgh \n"
 GREEDY, WARM = Sampling(), Sampling(temperature=0.8, seed=3)
+#: random models are sure of nothing
+BOLD = {"floor": 0, "length": 6, "most": 8}
 
 
 def tokenizer(pairs: list[str]) -> PreTrainedTokenizerFast:
@@ -66,11 +68,18 @@ def wanted(count: int = 3, new: int = 30) -> list[Request]:
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "t0.8"])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("cache", [True, False])
-def test_same_tokens_as_plain_decoding(sampling, batch, cache):
+@pytest.mark.parametrize(
+    "options",
+    [BOLD, {"floor": 0.02, "exit": 0.1, "ahead": 2}, BOLD | {"context": 12, "look_behind": 3}],
+    ids=["bold", "careful", "short"],
+)
+def test_same_tokens_as_plain_decoding(sampling, batch, cache, options):
     plain, _ = decode_all(
         engine_for("autoregressive", {}, TARGET, None, sampling=sampling), wanted()
     )
-    engine = engine_for("universal", {}, TARGET, DRAFT, sampling=sampling, batch=batch, cache=cache)
+    engine = engine_for(
+        "universal", options, TARGET, DRAFT, sampling=sampling, batch=batch, cache=cache
+    )
     done, steps = decode_all(engine, wanted())
     assert tokens_of(done) == tokens_of(plain)
     assert any(step.tree.num_drafted for step in steps)
@@ -82,10 +91,48 @@ def test_the_draft_cache_says_what_a_fresh_one_would():
     """Whatever was kept and cropped at the seams: the same drafts as with nothing kept."""
     runs = []
     for cache in (True, False):
-        engine = engine_for("universal", {}, TARGET, DRAFT, cache=cache)
+        engine = engine_for("universal", BOLD, TARGET, DRAFT, cache=cache)
         runs.append(decode_all(engine, wanted(new=60))[1])
     for one, other in zip(*runs, strict=True):
         assert one.tree.tokens_M.tolist() == other.tree.tokens_M.tolist()
+
+
+def test_copied_guesses_save_passes_and_change_nothing():
+    """What the text had before is run along: the same drafts, from fewer passes."""
+    found = {}
+    for ahead in (0, 5):
+        options = BOLD | {"length": 12, "ahead": ahead}
+        _, steps = decode_all(engine_for("universal", options, TARGET, DRAFT), wanted(new=60))
+        found[ahead] = [step.tree.tokens_M.tolist() for step in steps], sum(
+            step.tree.draft_passes for step in steps
+        )
+    assert found[0][0] == found[5][0]
+    assert found[5][1] < 0.8 * found[0][1]
+
+
+def test_it_stops_where_it_is_unsure():
+    drafted = []
+    for floor in (0.0, 0.05, 0.9):
+        options = BOLD | {"floor": floor}
+        _, steps = decode_all(engine_for("universal", options, TARGET, DRAFT), wanted())
+        drafted.append(sum(step.tree.num_drafted for step in steps))
+    assert drafted[0] > drafted[1] > drafted[2]
+
+
+@pytest.mark.parametrize(
+    ("letters", "count", "expected"),
+    [
+        ("abcdef abc", 4, "def "),
+        ("abcd abce abc", 2, "e "),  # the latest copy
+        ("xyzabcdefghQ xyzabcdefgh", 1, "Q"),  # the longest run first
+        ("abababab", 9, "ab"),  # a copy may overlap the end
+        ("abcdef", 4, ""),
+        ("", 4, ""),
+        ("abcabc", 0, ""),
+    ],
+)
+def test_what_followed_the_last_run(letters, count, expected):
+    assert followed(letters, count) == expected
 
 
 class Upper:
@@ -112,7 +159,7 @@ def test_a_draft_that_is_the_target_in_disguise_is_nearly_always_right():
         rolled = TARGET.model.model.embed_tokens.weight.roll(5, 0)
         draft.model.model.embed_tokens.weight.copy_(rolled)
         draft.model.lm_head.weight.copy_(TARGET.model.lm_head.weight.roll(5, 0))
-    _, steps = decode_all(engine_for("universal", {"length": 4}, TARGET, draft), wanted(1, 60))
+    _, steps = decode_all(engine_for("universal", {"length": 4, "floor": 0}, TARGET, draft), wanted(1, 60))
     emitted = sum(len(step.emitted) for step in steps)
     assert emitted / len(steps) > 3
 
@@ -120,7 +167,7 @@ def test_a_draft_that_is_the_target_in_disguise_is_nearly_always_right():
 def test_a_small_draft_context_is_enough():
     short = model(DRAFT.tokenizer, seed=2, context=48)
     plain, _ = decode_all(engine_for("autoregressive", {}, TARGET, None), wanted(1, 100))
-    done, steps = decode_all(engine_for("universal", {}, TARGET, short), wanted(1, 100))
+    done, steps = decode_all(engine_for("universal", BOLD, TARGET, short), wanted(1, 100))
     assert tokens_of(done) == tokens_of(plain)
     assert steps[-2].tree.num_drafted > 0
 

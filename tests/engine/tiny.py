@@ -90,14 +90,14 @@ def tiny(architecture: str = "llama", *, seed: int = 0, eos: int | None = None) 
     )  # fmt: skip
 
 
-def near(loaded: LoadedModel, *, noise: float = 0.2) -> LoadedModel:
+def near(loaded: LoadedModel, *, noise: float = 0.2, seed: int = 5) -> LoadedModel:
     """A draft that often agrees: the same model, its weights shaken."""
     import copy
 
     draft = copy.copy(loaded)
     draft.model = copy.deepcopy(loaded.model)
     draft.name = loaded.name + "-draft"
-    rng = torch.Generator().manual_seed(5)
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in draft.model.parameters():
             if weight.ndim == 2:
@@ -110,9 +110,10 @@ def engine_for(
     options: dict[str, Any],
     target: LoadedModel,
     draft: LoadedModel | None,
+    *others: LoadedModel,
     **config: Any,
 ) -> Engine:
-    """An eager engine; `sampling`, `batch`, `verify`, ... as keywords."""
+    """An eager engine; more drafts to merge follow; `sampling`, `batch`, ... as keywords."""
     config.setdefault("sampling", Sampling())
     config.setdefault("execution", "eager")
     config.setdefault("capacity", 160)
@@ -120,6 +121,7 @@ def engine_for(
         EngineConfig(method=method, options=parse_options(method, options), **config),
         target=target,
         draft=draft if METHODS[method].needs_draft else None,
+        other_drafts=others,
     )
 
 

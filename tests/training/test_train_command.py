@@ -37,6 +37,20 @@ def test_trains_a_pair(tiny_split, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--shape", "2x192"], "--shape"),
+        (["--target", "no/such/model/here"], "no model folder"),
+        (["--device", "tpu"], "not known"),
+    ],
+)
+def test_wrong_input_for_a_draft_of_bytes(options: list[str], message: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(train_app, ["bytes", *options, "--work-dir", str(tmp_path)])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (["--target-shape", "8x384"], "--target-shape"),
         (["--draft-shape", "1x33x2x64"], "must divide"),
         (["--device", "tpu"], "not known"),

@@ -92,6 +92,15 @@ def test_from_measure_to_a_verdict(handle: MeasuringHandle) -> None:
     assert not at.button(key="measure").disabled
 
 
+def test_more_draft_models_reach_the_comparison(handle: MeasuringHandle) -> None:
+    at = page()
+    at.multiselect(key="compare/arms").set_value(["static-tree:drafts=[1,2]"])
+    at.multiselect(key="compare/other_drafts").set_value([" ./my-draft ", ""]).run()
+    at.button(key="measure").click().run()
+    assert not at.exception
+    assert handle.specs[0].other_drafts == ["./my-draft"]
+
+
 def test_cancel_keeps_what_was_complete(handle: MeasuringHandle) -> None:
     handle._seconds = 1000.0
     at = page()

@@ -140,3 +140,12 @@ def test_an_ill_formed_piece_cannot_leave_its_box():
     tree = layout(step.record, pieces, emitted="·" * 40)
     assert all(len(label) <= 13 for label in tree["label"])
     assert all(char.isprintable() for label in tree["label"] for char in label)
+
+
+def test_of_several_draft_models_a_box_says_whose_tree_has_it():
+    step = made(5)
+    assert set(step_layout(step)["drafts"]) == {None}
+    step.record.tree.drafts_M = np.array([0, 1, 2, 3, 3], np.uint8)
+    tree = step_layout(step)
+    said = {node: of for node, of in zip(tree["node"], tree["drafts"], strict=True) if node > 0}
+    assert said == {1: "1", 2: "2", 3: "1+2", 4: "1+2"}

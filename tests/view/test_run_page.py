@@ -189,6 +189,45 @@ def test_models_of_this_machine_are_offered_with_a_word_on_whether_they_fit(
     assert not handle.specs
 
 
+def test_more_draft_models_are_offered_where_their_trees_can_be_merged(
+    handle: FakeHandle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    mine = tmp_path / "mine"
+    target, *drafts = (local_model(mine, name) for name in ("large", "small", "other"))
+    stranger = local_model(mine, "stranger")
+    (Path(stranger) / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"x": 0}}}))
+    local_model(mine, "wide", vocab_size=9)
+    monkeypatch.setenv("DRAFTREE_MODELS", str(mine))
+    at = page()
+    assert not at.multiselect, "no model of this machine fits the embedded target"
+    at.get_by_key("pair").set_value("Other models").run()
+    assert not at.multiselect, "there is no pair yet"
+    at.selectbox(key="target").set_value(target).run()
+    at.selectbox(key="draft").set_value(drafts[0]).run()
+    assert not at.exception
+    offered = at.multiselect(key="other_drafts")
+    assert [option.partition(" ")[0] for option in offered.options] == ["mine/other"]
+    offered.set_value([drafts[1]]).run()
+    at.button(key="run").click().run()
+    assert not at.error
+    assert handle.specs[-1].drafts == drafts
+
+    at.selectbox(key="method").set_value("staged").run()
+    assert not at.multiselect
+    done(at, handle)
+    at.button(key="run").click().run()
+    assert handle.specs[-1].other_drafts == []
+    at.selectbox(key="method").set_value("dynamic-tree").run()
+    at.multiselect(key="other_drafts").set_value([stranger]).run()
+    assert "vocabularies differ" in at.warning[0].value
+    at.multiselect(key="other_drafts").set_value([drafts[1]]).run()
+    at.selectbox(key="dynamic-tree/policy").set_value("auto").run()
+    done(at, handle)
+    at.button(key="run").click().run()
+    assert "Policy auto" in at.error[0].value
+    assert len(handle.specs) == 2
+
+
 def test_a_huge_prompt_is_refused_with_a_sentence(handle: FakeHandle):
     at = page()
     at.get_by_key("source").set_value("own").run()

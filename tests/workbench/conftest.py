@@ -19,6 +19,7 @@ class TinyPair(NamedTuple):
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRAFTREE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("DRAFTREE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DRAFTREE_PROFILES", str(tmp_path / "profiles"))
 
 
 @pytest.fixture(scope="session")

@@ -193,6 +193,7 @@ def test_half_precision_runs_in_a_worker(draftree: Callable[..., Said], models: 
         (["run", "--prompt", "a", "--temperature", "-1"], "temperature is -1"),
         (["run", "--prompt", "a", "--dtype", "int4"], "--dtype is 'int4'; use 'float32'"),
         (["run", "--prompt", "a", "--verify", "hope"], "--verify is 'hope'"),
+        (["run", "--prompt", "a", "--typical-alpha", "0"], "--typical-alpha is"),
         (["run", "--prompt", "a", "--batch", "65"], "--batch is 65; use less than or equal to 64"),
         (["run", "--prompt", "a", "--max-new-tokens", "0"], "--max-new-tokens"),
         (["run", "--prompt", "a", "--target", "/no/such"], "--draft"),

@@ -229,6 +229,8 @@ def test_second_turns_have_the_same_prompt_for_every_arm(spec: CompareSpec, tmp_
         ({"methods": ["nope"]}, "Method 'nope' is unknown"),
         ({"methods": ["speculative:lenth=3"]}, "no option 'lenth'"),
         ({"methods": ["speculative:length=0"]}, "length"),
+        ({"methods": ["speculative:verify=typical,typical_alpha=2"]}, "typical_alpha.* is '2'"),
+        ({"methods": ["speculative:typical_alpha=0.2"]}, "go with verify=typical"),
         ({"methods": ["hf-assisted:schedule=none"]}, "constant, heuristic"),
         ({"workloads": ["no-such"]}, "no workload or file"),
         ({"temperature": -1.0}, "temperature is -1"),
@@ -474,6 +476,12 @@ def test_pace_weighs_arms_by_their_time() -> None:
     pace.add("fast", 1.0)
     pace.begin(["slow", "fast"], rounds=2)
     assert pace.fraction == 0.5
+
+
+def test_the_thresholds_of_an_arm_reach_its_engine() -> None:
+    arm = parse_arm("speculative:length=2,verify=typical,typical_epsilon=0.5")
+    assert arm.typical == (0.5, 0.3)
+    assert arm.options == {"length": "2"}
 
 
 def test_a_lossy_arm_is_marked_wherever_it_appears(spec: CompareSpec, tmp_path: Path) -> None:

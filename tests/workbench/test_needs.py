@@ -9,7 +9,8 @@ def test_every_method_of_the_registry_has_a_row():
     assert [row.method for row in found] == method_names()
     assert len(COLUMNS) == len(Needs._fields)
     for row in found:
-        assert (row.draft_model == "yes") is METHODS[row.method].needs_draft
+        assert (row.draft_model != "no") is METHODS[row.method].needs_draft
+        assert (row.draft_model == "one or more") is METHODS[row.method].merges
         assert row.lossless_under.startswith("match")
 
 

@@ -14,13 +14,14 @@ from workbench.commands.flags import (
     MODELS,
     ChatTemplateFlag,
     DeviceFlag,
-    DraftFlag,
+    DraftsFlag,
     SeedFlag,
     TargetFlag,
     TemperatureFlag,
     ThreadsFlag,
     TopKFlag,
     TopPFlag,
+    given_flags,
     listed,
     models,
     wrong_value,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 def compare(
+    ctx: typer.Context,
     methods: Annotated[
         str,
         typer.Option(
@@ -69,8 +71,16 @@ def compare(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
     ] = False,
+    spec_files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--spec",
+            help="A run spec whose method and options are an arm; without --methods beside the "
+            "method's defaults. Repeatable.",
+        ),
+    ] = None,
     target: TargetFlag = None,
-    draft: DraftFlag = None,
+    draft: DraftsFlag = None,
     dtypes: Annotated[
         str,
         typer.Option(help="Of float32, bfloat16, float16; commas between.", rich_help_panel=MODELS),
@@ -109,12 +119,19 @@ def compare(
 
         draftree compare -m dynamic-tree:nodes=8,speculative -w code -w edit --report out.html
 
+        draftree compare --spec dynamic-tree-code.spec.json -w code
+
         draftree compare -m speculative -w code --dtypes float32,bfloat16 --cache on,off --json
+
+        draftree compare -m "static-tree:drafts=[1,2]" --draft pycode-draft --draft ./my-draft
     """
     from workbench.comparing.arms import split_methods
 
+    arms = split_methods(methods)
+    if spec_files:
+        arms = _with_specs(arms if "methods" in given_flags(ctx) else None, spec_files)
     values = {
-        "methods": split_methods(methods),
+        "methods": arms,
         "baselines": [] if baselines == "none" else listed(baselines),
         "workloads": workload or ["code"],
         "limit": limit,
@@ -134,6 +151,14 @@ def compare(
     }
     code = _compare_and_print(_spec(values), report=report, per_prompt=per_prompt, as_json=as_json)
     raise typer.Exit(code)
+
+
+def _with_specs(arms: list[str] | None, files: list[Path]) -> list[str]:
+    """The arms of spec files after those named, or after their methods' defaults."""
+    from workbench.specfile import as_arm, read_spec
+
+    ours = [as_arm(read_spec(file), str(file)) for file in files]
+    return list(dict.fromkeys([*(arms or [arm.partition(":")[0] for arm in ours]), *ours]))
 
 
 def _compare_and_print(

@@ -31,6 +31,15 @@ DraftFlag = Annotated[
         rich_help_panel=MODELS,
     ),
 ]
+DraftsFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--draft",
+        help="As --target, with the same vocabulary; again for a tree merged from several. "
+        "[default: pycode-draft]",
+        rich_help_panel=MODELS,
+    ),
+]
 DeviceFlag = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.", rich_help_panel=MODELS)
 ]
@@ -58,15 +67,29 @@ ThreadsFlag = Annotated[
 ]
 
 
-def models(target: str | None, draft: str | None, *, needs_draft: bool = True) -> dict[str, Any]:
-    """The embedded pair unless told otherwise; no default draft for somebody else's target."""
-    from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
+def models(
+    target: str | None, draft: str | list[str] | None, *, method: str = ""
+) -> dict[str, Any]:
+    """The embedded pair unless told otherwise; no default draft for somebody else's target.
 
-    if not needs_draft:
-        draft = None
-    elif draft is None and target in (None, EMBEDDED_TARGET):
-        draft = EMBEDDED_DRAFT
-    return {"target": target or EMBEDDED_TARGET, "draft": draft}
+    A `method` that is named decides which embedded draft it is, or that there is none.
+    """
+    from engine.registry import METHODS
+    from workbench.spec import EMBEDDED_TARGET, embedded_draft
+
+    drafts = [draft] if isinstance(draft, str) else list(draft or [])
+    if method and not METHODS[method].needs_draft:
+        drafts = []
+    elif not drafts and target in (None, EMBEDDED_TARGET):
+        drafts = [embedded_draft(method)]
+    found = {"target": target or EMBEDDED_TARGET, "draft": drafts[0] if drafts else None}
+    return found | ({"other_drafts": drafts[1:]} if drafts[1:] else {})
+
+
+def given_flags(ctx: typer.Context) -> set[str]:
+    """The parameters of a command that were typed, and not left at their defaults."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {name for name, one in sources.items() if one is not None and one.name == "COMMANDLINE"}
 
 
 def listed(text: str) -> list[str]:

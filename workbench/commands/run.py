@@ -15,13 +15,14 @@ from workbench.commands.flags import (
     SAMPLING,
     ChatTemplateFlag,
     DeviceFlag,
-    DraftFlag,
+    DraftsFlag,
     SeedFlag,
     TargetFlag,
     TemperatureFlag,
     ThreadsFlag,
     TopKFlag,
     TopPFlag,
+    given_flags,
     models,
     wrong_value,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 def run(
+    ctx: typer.Context,
     method: Annotated[
         str, typer.Option("--method", "-m", help="How to draft; see `draftree methods`.")
     ] = "dynamic-tree",
@@ -64,8 +66,15 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
     ] = False,
+    spec_file: Annotated[
+        Path | None,
+        typer.Option("--spec", help="A run spec as JSON; flags that are given override it."),
+    ] = None,
+    save_spec: Annotated[
+        Path | None, typer.Option("--save-spec", help="Write what was asked for as a run spec.")
+    ] = None,
     target: TargetFlag = None,
-    draft: DraftFlag = None,
+    draft: DraftsFlag = None,
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODELS)
     ] = "float32",
@@ -88,6 +97,16 @@ def run(
             rich_help_panel=SAMPLING,
         ),
     ] = "auto",
+    typical_epsilon: Annotated[
+        float,
+        typer.Option(
+            help="Typical takes a token that is likelier than this,", rich_help_panel=SAMPLING
+        ),
+    ] = 0.09,
+    typical_alpha: Annotated[
+        float,
+        typer.Option(help="or than this times exp(-entropy).", rich_help_panel=SAMPLING),
+    ] = 0.3,
     batch: Annotated[
         int, typer.Option(help="Requests decoded together.", min=1, rich_help_panel=EXECUTION)
     ] = 1,
@@ -126,18 +145,30 @@ def run(
 
         draftree run -w code --limit 5 --batch 4 --json > result.json
 
+        draftree run -m static-tree --draft pycode-draft --draft ./my-draft -p "import os"
+
+        draftree run --spec dynamic-tree-code.spec.json --limit 2 -o nodes=12
+
         git diff | draftree run -p - --target ./my-model --draft ./my-small-model
 
     In a terminal, accepted tokens are green, bonus tokens underlined, corrections in italics.
     """
-    from engine.registry import METHODS
     from workbench.commands.runner import run_and_print
+    from workbench.specfile import merged, read_spec, write_spec
 
-    text = _prompt(prompt, prompt_file, workload)
+    stored = read_spec(spec_file) if spec_file else {}
+    given = given_flags(ctx)
+    if "method" in stored and "method" not in given:
+        method = stored["method"]
+    has_text = any(source is not None for source in (prompt, prompt_file, workload))
+    if has_text or not (stored.get("prompt") or stored.get("workload")):
+        text = _prompt(prompt, prompt_file, workload)
+    else:
+        text = None
     values = {
         "method": method,
         "options": parse_assignments(option or []),
-        **models(target, draft, needs_draft=METHODS[method].needs_draft),
+        **models(target, draft, method=method),
         "prompt": text,
         "workload": workload,
         "limit": limit,
@@ -148,6 +179,8 @@ def run(
         "seed": seed,
         "verify": verify,
         "children": children,
+        "typical_epsilon": typical_epsilon,
+        "typical_alpha": typical_alpha,
         "stop": stop or [],
         "ignore_eos": ignore_eos,
         "chat_template": chat_template,
@@ -159,7 +192,13 @@ def run(
         "threads": threads,
         "repeats": repeats,
     }
-    raise typer.Exit(run_and_print(spec_from(values), as_json=as_json))
+    if spec_file:
+        names = {"prompt_file": "prompt", "option": "options"}
+        values = merged(stored, values, {names.get(name, name) for name in given})
+    spec = spec_from(values)
+    if save_spec:
+        write_spec(spec, save_spec)
+    raise typer.Exit(run_and_print(spec, as_json=as_json))
 
 
 def spec_from(values: dict[str, Any]) -> RunSpec:

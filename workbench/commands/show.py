@@ -106,9 +106,14 @@ def _print_step(record: StepRecord, pieces: dict[int, str], run_id: str, *, full
 def step_object(record: StepRecord, pieces: dict[int, str]) -> dict[str, Any]:
     """One step as plain values: nodes as rows, probabilities as log-probabilities."""
     from engine.records import Fate
-    from engine.tree import Source
+    from engine.tree import Source, drafts_text
 
     tree, verdict = record.tree, record.verdict
+
+    def drafts_of(node: int) -> str | None:
+        """Of several draft models, those whose tree has it."""
+        return None if tree.drafts_M is None else drafts_text(int(tree.drafts_M[node])) or None
+
     nodes = []
     for node in range(len(tree.tokens_M)):
         scored = node < tree.num_nodes
@@ -124,6 +129,7 @@ def step_object(record: StepRecord, pieces: dict[int, str]) -> dict[str, Any]:
                 "text": pieces.get(token),
                 "fate": fate.name.lower(),
                 "source": Source(int(tree.source_M[node])).name.lower(),
+                "drafts": drafts_of(node),
                 "round_added": int(tree.round_added_M[node]),
                 "round_pruned": int(tree.round_pruned_M[node]),
                 "draft_logprob": float(tree.draft_logprob_M[node]),
@@ -178,12 +184,14 @@ def _print_overview(reader: RunReader, requests: list[dict[str, Any]]) -> None:
     from workbench.terminal import one_line, out, write_token
 
     info, spec = reader.info, reader.info.spec
-    pair = spec.target + (f" + {spec.draft}" if spec.draft else "")
+    pair = " + ".join([spec.target, *spec.drafts])
     out().print(Text(f"run {info.run_id}", style="bold") + Text(f"  {info.status}"))
     out().print(Text(one_line(f"{spec.method}  {pair}  {spec.dtype}", 120), style="dim"))
     if spec.options:
         options = "  ".join(f"{name}={value}" for name, value in spec.options.items())
         out().print(Text(one_line(options, 120), style="dim"))
+    if setting := info.environment.get("setting"):
+        out().print(Text(one_line(str(setting), 140), style="dim"))
     if info.message:
         out().print(Text(one_line(info.message, 400), style="red"))
     for row in requests:

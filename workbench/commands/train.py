@@ -5,31 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from workbench.commands.train_bytes import train_bytes
+from workbench.commands.train_display import Display, Interrupt, command_line, parse_shape
 from workbench.commands.train_ngram import ngram
 
-if TYPE_CHECKING:
-    from engine.training.progress import PairProgress
-
 train_app = typer.Typer(
-    no_args_is_help=True, help="Train a model pair of your own, or the counts of the n-gram stage."
+    no_args_is_help=True,
+    help="Train a model pair of your own, a draft of bytes, or the n-gram stage.",
 )
-
-_PHASES = {
-    "corpus": "Reading sources",
-    "tokenizer": "Tokenizer and encoding",
-    "target": "Target",
-    "generate": "Target writes for the draft",
-    "distil": "Draft learns",
-    "evaluate": "Measuring",
-}
 
 
 @train_app.command("pair")
@@ -89,25 +77,25 @@ def pair(
 
     if not resume:
         _clear(work_dir)
-    stop = _Interrupt()
+    stop = Interrupt()
     try:
         recipe = PairRecipe(
             target_budget=Budget(minutes=minutes),
             teacher_budget=Budget(minutes=draft_minutes / 2),
             draft_budget=Budget(minutes=draft_minutes / 2),
-            target_shape=_shape(target_shape, "--target-shape"),
-            draft_shape=_shape(draft_shape, "--draft-shape"),
+            target_shape=parse_shape(target_shape, "--target-shape"),
+            draft_shape=parse_shape(draft_shape, "--draft-shape"),
             texts=tuple(text or ()),
             device=choose_device(device, threads=threads),
             seed=seed,
         )
-        with _Display(quiet=as_json) as display, stop:
+        with Display(quiet=as_json) as display, stop:
             record = train_pair(
                 recipe,
                 work_dir=work_dir,
                 out=out,
                 name=name,
-                command=_command_line(),
+                command=command_line(),
                 on_progress=display.show,
                 should_stop=lambda: stop.asked,
             )
@@ -120,82 +108,6 @@ def pair(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from None
     _report(record, out=out, name=name, as_json=as_json)
-
-
-class _Interrupt:
-    """Turns the first Ctrl-C into a request; a second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._previous: Any = None
-
-    def __enter__(self) -> _Interrupt:
-        self._previous = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self._previous)
-
-
-class _Display:
-    """A bar per phase on a terminal, a line per tenth elsewhere, nothing when quiet."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._quiet = quiet
-        self._console = Console(stderr=True)
-        self._tasks: dict[str, Any] = {}
-        self._tenth: dict[str, int] = {}
-        self._bars = Progress(
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=28),
-            TextColumn("{task.percentage:>5.1f}%"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-            disable=quiet or not self._console.is_terminal,
-        )
-
-    def __enter__(self) -> _Display:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def show(self, progress: PairProgress) -> None:
-        """Show a sign of life from the recipe."""
-        title, note = _PHASES.get(progress.phase, progress.phase), _note(progress)
-        if self._quiet:
-            return
-        if self._bars.disable:
-            tenth = int(10 * progress.fraction)
-            if self._tenth.get(progress.phase) != tenth:
-                self._tenth[progress.phase] = tenth
-                typer.echo(f"{title}: {progress.fraction:.0%} {note}", err=True)
-            return
-        if progress.phase not in self._tasks:
-            for task in self._tasks.values():
-                self._bars.update(task, completed=1.0)
-            self._tasks[progress.phase] = self._bars.add_task(title, total=1.0, note=note)
-        self._bars.update(self._tasks[progress.phase], completed=progress.fraction, note=note)
-
-
-def _note(progress: PairProgress) -> str:
-    parts = []
-    if progress.loss is not None:
-        parts.append(f"loss {progress.loss:.3f}")
-    if progress.tokens:
-        parts.append(f"{progress.tokens / 1e6:.2f}M tokens")
-    if progress.tokens_per_second:
-        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
-    return ", ".join([*parts, progress.message] if progress.message else parts)
 
 
 def _report(record: dict[str, Any], *, out: Path, name: str, as_json: bool) -> None:
@@ -218,18 +130,6 @@ def _report(record: dict[str, Any], *, out: Path, name: str, as_json: bool) -> N
     typer.echo(f"Wrote {out / (name + '-target')} and {out / (name + '-draft')}")
 
 
-def _shape(text: str, option: str) -> Any:
-    from engine.training.models import ModelShape
-
-    try:
-        layers, hidden, heads, intermediate = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise ValueError(
-            f"{option} is {text!r}; write layers x hidden x heads x intermediate like 8x384x6x1024"
-        ) from None
-    return ModelShape(layers=layers, hidden=hidden, heads=heads, intermediate=intermediate)
-
-
 def _clear(work_dir: Path) -> None:
     """Remove what the recipe keeps in its work folder, and nothing else."""
     from engine.training.claims import discard
@@ -237,10 +137,7 @@ def _clear(work_dir: Path) -> None:
     discard(work_dir, ["corpus", "target.pt", "teacher", "draft.pt"])
 
 
-def _command_line() -> str:
-    return " ".join(["draftree", *sys.argv[1:]])
-
-
+train_app.command("bytes")(train_bytes)
 train_app.command("ngram")(ngram)
 
 logging.getLogger("engine.training").addHandler(logging.NullHandler())

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from engine.errors import UserError
+from engine.tree import MOST_DRAFTS
+from engine.verify_paths import TYPICAL, Typical
 from workbench.comparing.expand import expand, read_arm, split_methods
 from workbench.spec import Verify
 
@@ -33,7 +35,9 @@ USUAL = (HF_GENERATE, HF_ASSISTED, DRAFT_ALONE)
 _RUN_SETTINGS = {
     "verify": get_args(Verify),
     "children": ("auto", "fixed", "coupled", "sampled"),
+    "drafts": ("all", *map(str, range(1, MOST_DRAFTS + 1))),
 }
+_THRESHOLDS = ("typical_epsilon", "typical_alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Arm:
     options: dict[str, Any] = field(default_factory=dict)
     verify: str = "match"
     children: str = "auto"
+    typical: Typical = TYPICAL
+    drafts: str = "all"  # draft models whose trees it merges: the first so many
 
     @property
     def is_hugging_face(self) -> bool:
@@ -94,11 +100,28 @@ def parse_arm(text: str) -> Arm:
             raise UserError(
                 f"{key} of {name} is {value!r}; use one of {', '.join(_RUN_SETTINGS[key])}."
             )
+    given = {key: _threshold(name, key, values.pop(key)) for key in _THRESHOLDS if key in values}
+    typical = TYPICAL._replace(**{key.removeprefix("typical_"): given[key] for key in given})
     check_options(name, values)
+    if given and settings.get("verify") != "typical":
+        raise UserError(f"{name} has {' and '.join(given)}, which go with verify=typical.")
     if settings and name in BASELINES:
         raise UserError(f"{name} takes no {' or '.join(settings)}; its verification is its own.")
     tail = text.strip().partition(":")[2].strip()
-    return Arm(f"{name}:{tail}" if tail else name, name, values, **settings)
+    arm = Arm(f"{name}:{tail}" if tail else name, name, values, typical=typical, **settings)
+    if arm.drafts != "all" and not arm.needs_draft:
+        raise UserError(f"{name} has drafts={arm.drafts}, and drafts without a draft model.")
+    return arm
+
+
+def _threshold(method: str, name: str, typed: str) -> float:
+    try:
+        value = float(typed)
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value <= 1.0:
+        raise UserError(f"{name} of {method} is {typed!r}; use a number above 0, at most 1.")
+    return value
 
 
 def check_options(name: str, values: dict[str, Any]) -> Any:

@@ -23,9 +23,11 @@ from workbench.comparing.arms import (
 from workbench.comparing.result import CompareSpec
 from workbench.events import RunSummary
 from workbench.models import Pair
+from workbench.profiling import profile_finder
 
 if TYPE_CHECKING:
     from engine.decode import Engine
+    from engine.models import LoadedModel
 
 OnProgress = Callable[[str, str, float | None], None]
 ShouldStop = Callable[[], bool]
@@ -77,6 +79,7 @@ class Site(NamedTuple):
     setting: Setting
     capacity: int  # tokens of the longest prompt with its output
     on_progress: OnProgress
+    text_draft: LoadedModel | None = None  # of arms that take any vocabulary; None: as the others
 
     def executing(self, execution: str) -> Site:
         """The same site with another way of execution."""
@@ -86,9 +89,39 @@ class Site(NamedTuple):
         """The models an arm decodes with. Raises UserError where it needs a draft and none is."""
         if not arm.needs_draft:
             return Pair(self.pair.target, None)
+        if arm.takes_any_vocabulary and self.text_draft is not None:
+            return Pair(self.pair.target, self.text_draft)
         if self.pair.draft is None:
             raise UserError(f"{arm.label} needs a draft model; give one with --draft.")
-        return Pair(self.pair.draft, None) if arm.method == DRAFT_ALONE else self.pair
+        if arm.method == DRAFT_ALONE:
+            return Pair(self.pair.draft, None)
+        reason, there = self.why_one_draft(arm), len(self.pair.drafts)
+        wanted = (1 if reason else there) if arm.drafts == "all" else int(arm.drafts)
+        if wanted > there:
+            raise UserError(
+                f"{arm.label} asks for {wanted} draft models and there are {there}; give --draft "
+                "once for each."
+            )
+        if reason and wanted > 1:
+            raise UserError(f"{arm.label} asks for {wanted} draft models. {reason}")
+        return self.pair._replace(others=self.pair.others[: wanted - 1])
+
+    def why_one_draft(self, arm: Arm) -> str:
+        """Why an arm cannot merge trees of several draft models; empty where it can."""
+        from engine.drafters.merged import why_one_draft
+        from engine.registry import METHODS
+
+        if arm.method == DRAFT_ALONE or not arm.needs_draft:
+            return ""
+        if arm.is_hugging_face:
+            return "Hugging Face generate takes one assistant."
+        return why_one_draft(
+            METHODS[arm.method],
+            check_options(arm.method, arm.options),
+            sampling=self.sampling,
+            verify=arm.verify,
+            children=arm.children,
+        )
 
     @property
     def sampling(self) -> Sampling:
@@ -110,10 +143,11 @@ class EngineDecoder:
     arm: Arm
     engine: Engine
     mode: str = field(init=False)
-    setting: str = field(init=False, default="")
+    setting: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.mode = self.engine.mode
+        self.setting = self.engine.setting
 
     def decode(self, request: Request, should_stop: ShouldStop) -> Decoded:
         """Decode with the request alone in the batch; time between steps is `unaccounted`."""
@@ -219,6 +253,7 @@ def _engine(arm: Arm, site: Site) -> Engine:
         options=parse_options(method, arm.options),
         sampling=site.sampling,
         verify=arm.verify,
+        typical=arm.typical,
         children=arm.children,
         cache=site.setting.cache,
         batch=1,
@@ -226,5 +261,6 @@ def _engine(arm: Arm, site: Site) -> Engine:
         ignore_eos=True,
         capacity=site.capacity,
         on_progress=site.on_progress,
+        profile_for=profile_finder(used, cache=site.setting.cache, batch=1),
     )
-    return build_engine(config, target=used.target, draft=used.draft)
+    return build_engine(config, **used.as_models())

@@ -112,8 +112,9 @@ def _open(
         piece=partial(visible_piece, tokenizer), incremental=partial(IncrementalText, tokenizer)
     )
     recorder = QuietRecorder(spec, folder=folder, texts=texts)
-    used = site.pair_of(arm)
-    known = environment.describe(spec, target=used.target, draft=used.draft, mode=decoder.mode)
+    known = environment.describe(spec, **site.pair_of(arm).as_models(), mode=decoder.mode)
+    if decoder.setting:
+        known["setting"] = decoder.setting
     recorder.begin(mode=decoder.mode, plain_step_ns=plain_step_ns, environment=known)
     run = ArmRun(
         label=arm.label,

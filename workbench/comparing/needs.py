@@ -38,7 +38,7 @@ def _needs(name: str) -> Needs:
         rules += ["block"] if method.chain else []
     return Needs(
         method=name,
-        draft_model="yes" if method.needs_draft else "no",
+        draft_model=("one or more" if method.merges else "yes") if method.needs_draft else "no",
         same_tokenizer="yes" if method.needs_draft and method.same_vocabulary else "no",
         training=method.training or "no",
         hidden_states="yes" if method.hidden_states else "no",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.requests import Request
@@ -18,6 +18,9 @@ from workbench.conversation import Conversation, conversations
 from workbench.models import Pair
 from workbench.spec import RunSpec
 from workbench.workloads import Question
+
+if TYPE_CHECKING:
+    from engine.models import LoadedModel
 
 _WARM_UP_TOKENS = 24
 _TUNING_REQUESTS = 2
@@ -48,7 +51,15 @@ def prepare(
     """A group ready to be timed. Raises UserError for what cannot be compared."""
     pair = _load(spec, setting.dtype, telling)
     wanted = _possible(arms, pair, cache=setting.cache, telling=telling)
-    site = Site(spec=spec, pair=pair, setting=setting, capacity=0, on_progress=telling.progress)
+    site = Site(
+        spec=spec,
+        pair=pair,
+        setting=setting,
+        capacity=0,
+        on_progress=telling.progress,
+        text_draft=_load_text_draft(spec, wanted, setting.dtype, telling),
+    )
+    _check_drafts(wanted, site, telling)
     talks = {
         name: list(
             conversations(
@@ -76,9 +87,12 @@ def run_spec(site: Site, arm: Arm, workload: str) -> RunSpec:
         "method": PLAIN if alone else arm.method,
         "options": arm.options,
         "target": spec.draft if alone else spec.target,
-        "draft": spec.draft if arm.needs_draft and not alone else None,
+        "draft": _draft_of(arm, spec) if arm.needs_draft and not alone else None,
+        "other_drafts": spec.other_drafts[: len(site.pair_of(arm).others)],
         "workload": workload,
         "verify": arm.verify,
+        "typical_epsilon": arm.typical.epsilon,
+        "typical_alpha": arm.typical.alpha,
         "children": arm.children,
         "dtype": setting.dtype,
         "cache": setting.cache,
@@ -91,7 +105,26 @@ def run_spec(site: Site, arm: Arm, workload: str) -> RunSpec:
     return RunSpec(**values, **{name: getattr(spec, name) for name in same})
 
 
+def _draft_of(arm: Arm, spec: CompareSpec) -> str | None:
+    return spec.text_draft or spec.draft if arm.takes_any_vocabulary else spec.draft
+
+
+def _load_text_draft(
+    spec: CompareSpec, arms: Sequence[Arm], dtype: str, telling: Telling
+) -> LoadedModel | None:
+    """The draft of another tokenizer, where an arm takes one."""
+    from engine.models import resolve_device
+
+    takers = [arm.label for arm in arms if arm.takes_any_vocabulary]
+    if not takers or spec.text_draft is None:
+        return None
+    telling.progress("load", f"Loading {spec.text_draft} in {dtype}")
+    telling.note(f"{', '.join(takers)} drafted with {spec.text_draft}, by way of text.")
+    return models.load(spec.text_draft, dtype=dtype, device=resolve_device(spec.device))
+
+
 def _load(spec: CompareSpec, dtype: str, telling: Telling) -> Pair:
+    from engine.engine import check_same_vocabulary
     from engine.models import resolve_device
 
     device = resolve_device(spec.device)
@@ -99,9 +132,13 @@ def _load(spec: CompareSpec, dtype: str, telling: Telling) -> Pair:
     target = models.load(spec.target, dtype=dtype, device=device)
     if spec.draft is None:
         return Pair(target, None)
-    telling.progress("load", f"Loading {spec.draft} in {dtype}")
-    draft = models.load(spec.draft, dtype=dtype, device=device)
-    return Pair(target, draft)
+    drafts = []
+    for name in (spec.draft, *spec.other_drafts):
+        telling.progress("load", f"Loading {name} in {dtype}")
+        drafts.append(models.load(name, dtype=dtype, device=device))
+    for other in drafts[1:]:
+        check_same_vocabulary(target, other)
+    return Pair(target, drafts[0], tuple(drafts[1:]))
 
 
 def _possible(arms: Sequence[Arm], pair: Pair, *, cache: bool, telling: Telling) -> list[Arm]:
@@ -128,6 +165,17 @@ def _possible(arms: Sequence[Arm], pair: Pair, *, cache: bool, telling: Telling)
         else:
             possible.append(arm)
     return possible
+
+
+def _check_drafts(arms: Sequence[Arm], site: Site, telling: Telling) -> None:
+    """Notes what drafts with the first of several draft models. Raises UserError."""
+    if site.pair.draft is None:
+        return
+    for arm in arms:
+        site.pair_of(arm)  # refuses more draft models than there are, or than the arm can merge
+        if site.pair.others and arm.drafts == "all" and (reason := site.why_one_draft(arm)):
+            first = site.pair_of(arm).drafts[0].name
+            telling.note(f"{arm.label} drafted with {first} alone. {reason}")
 
 
 def _why_foreign(pair: Pair) -> UserError | None:

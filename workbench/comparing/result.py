@@ -15,14 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.errors import UserError
 from engine.paths import runs_folder
 from engine.records import RequestRecord
+from engine.tree import MOST_DRAFTS
 from workbench.events import RunSummary
 from workbench.losslessness import Difference
-from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, Dtype, Execution
+from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, EMBEDDED_TEXT_DRAFT, Dtype, Execution
 
 Baseline = Literal["hf-generate", "hf-assisted", "hf-prompt-lookup", "draft-alone"]
 
@@ -46,6 +47,15 @@ class CompareSpec(BaseModel):
     limit: int | None = Field(default=None, ge=1, description="first questions of each only")
     target: str = Field(default=EMBEDDED_TARGET, description="embedded name, folder or hub id")
     draft: str | None = Field(default=EMBEDDED_DRAFT, description="as target; None: no draft")
+    text_draft: str | None = Field(
+        default=None,
+        description="of another tokenizer, for methods that draft by way of text; None: `draft`",
+    )
+    other_drafts: list[str] = Field(
+        default_factory=list,
+        max_length=MOST_DRAFTS - 1,
+        description="more draft models, for methods that merge trees; an arm may say `drafts=1`",
+    )
     dtypes: list[Dtype] = Field(default=["float32"], min_length=1, description="number formats")
     caches: list[bool] = Field(default=[True], min_length=1, description="with and without cache")
     repeats: int = Field(default=3, ge=1, description="times each prompt is decoded by each arm")
@@ -62,6 +72,17 @@ class CompareSpec(BaseModel):
         description="auto waits for compiled forwards where they can be made",
     )
     threads: int | None = Field(default=None, ge=1, description="torch threads; None: its choice")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _embedded_text_draft(cls, values: Any) -> Any:
+        """With the embedded pair goes the embedded draft of another tokenizer."""
+        if not isinstance(values, dict) or "text_draft" in values:
+            return values
+        pair = values.get("target", EMBEDDED_TARGET), values.get("draft", EMBEDDED_DRAFT)
+        if pair != (EMBEDDED_TARGET, EMBEDDED_DRAFT):
+            return values
+        return values | {"text_draft": EMBEDDED_TEXT_DRAFT}
 
 
 @dataclass(slots=True)

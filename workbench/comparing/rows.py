@@ -68,6 +68,8 @@ class Row:
     step_ms: float
     plain_step_ms: float
     nodes_per_step: float  # mean size of a tree, its root included
+    #: tokens per second as predicted step by step / as measured; None: nothing was predicted
+    predicted: float | None
     waterfall: tuple[float, ...]  # ideal, scored, drafted, measured; empty: stages not known
     prompts: list[PromptRow] = field(default_factory=list)
 
@@ -162,6 +164,7 @@ def _row(arm: ArmRun, plain: ArmRun, *, seed: int) -> Row:
         step_ms=metrics.ratio(sum(s.decode_ns for s in samples), steps) / 1e6,
         plain_step_ms=plain_step_ns / 1e6,
         nodes_per_step=1.0 + metrics.ratio(drafted, steps),
+        predicted=_predicted(arm),
         waterfall=_waterfall(arm, plain_step_ns),
     )
     for at, sample in enumerate(first):
@@ -216,6 +219,11 @@ def _repetition(samples: list[Sample]) -> float:
     weights = [metrics.num_ngrams(sample.kept) for sample in samples]
     shares = [sample.repetition for sample in samples]
     return float(np.average(shares, weights=weights)) if sum(weights) else 0.0
+
+
+def _predicted(arm: ArmRun) -> float | None:
+    known = metrics.forecast(arm.run_summary)
+    return known.ratio if known else None
 
 
 def _waterfall(arm: ArmRun, plain_step_ns: float) -> tuple[float, ...]:

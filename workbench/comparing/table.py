@@ -42,6 +42,12 @@ def settings(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 def closing(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     """What stands below the tables: the verdict, losslessness, notes, failures."""
     lines = [wording.verdict(rows), f"Losslessness: {wording.lossless_summary(rows)}."]
+    for row in rows:
+        if row.predicted is not None:
+            lines.append(
+                f"{row.method} predicted {row.predicted:.2f} times the tokens per second measured"
+                f" on {row.workload}."
+            )
     for arm in comparison.arms:
         bugs = sum(difference.verdict == "bug" for difference in arm.differences)
         if bugs:

@@ -41,6 +41,7 @@ _OF_RUN = (
     _from_spec("options", "The method's options that are not the default, as JSON."),
     _from_spec("target", "The target model."),
     _from_spec("draft", "The draft model; NULL without one."),
+    _from_spec("other_drafts", "More draft models whose trees were merged with its own, as JSON."),
     _from_spec("workload", "The workload; NULL where one prompt was given."),
     _from_spec("dtype", "Number format."),
     _from_spec("temperature", "0 is greedy.", "DOUBLE"),

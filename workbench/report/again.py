@@ -34,7 +34,7 @@ def compare_command(spec: CompareSpec) -> str:
         value = values.pop(name)
         if value != CompareSpec.model_fields[name].default:
             words += [_COMPARE_FLAGS[name], ",".join(map(_on_off, value)) or "none"]
-    return shlex.join(words + _flags(spec, values))
+    return shlex.join(words + _draft_flags(values) + _flags(spec, values))
 
 
 def run_command(spec: RunSpec) -> str:
@@ -45,7 +45,15 @@ def run_command(spec: RunSpec) -> str:
     for text in spec.stop:
         words += ["--stop", text]
     values = {k: v for k, v in spec.model_dump(mode="json").items() if k not in _NOT_FLAGS}
-    return shlex.join(words + _flags(spec, values))
+    return shlex.join(words + _draft_flags(values) + _flags(spec, values))
+
+
+def _draft_flags(values: dict[str, Any]) -> list[str]:
+    """`--draft` for each of several draft models, taken out of `values`."""
+    others = values.pop("other_drafts")
+    if not others:
+        return []
+    return [word for name in (values.pop("draft"), *others) for word in ("--draft", str(name))]
 
 
 def _flags(spec: BaseModel, values: dict[str, Any]) -> list[str]:

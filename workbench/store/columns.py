@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.records import Fate, Origin, StepRecord
+from engine.tree import TokenTree, drafts_text
 from workbench.store.schema import FATE_NAMES, ORIGIN_NAMES, SOURCE_NAMES, TABLES, words
 
 
@@ -42,11 +43,16 @@ def step_table(run: str, taken: Sequence[Taken]) -> pa.Table:
             r.time_ns,
             *r.times,
             r.times.wall,
+            _known(r.tree.expected_tokens),
+            _known(r.tree.expected_ms),
         )
         for r, repeat in taken
     ]
     names = list(TABLES["step"])
-    return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    for name in ("expected_tokens", "expected_ms"):  # may hold nothing but None
+        columns[name] = pa.array(columns[name], pa.float64())
+    return pa.table(columns)
 
 
 def node_table(run: str, taken: Sequence[Taken]) -> pa.Table:
@@ -84,6 +90,7 @@ def node_table(run: str, taken: Sequence[Taken]) -> pa.Table:
             "target_logprob": _floats(np.concatenate(target)),
             "accept_prob": _floats(np.concatenate(accept)),
             "fate": _words(FATE_NAMES, np.concatenate(fates)),
+            "drafts": _drafts(trees),
         }
     )
 
@@ -136,12 +143,28 @@ def _padded(values: np.ndarray, size: int, fill: float) -> np.ndarray:
     return out
 
 
+def _known(value: float) -> float | None:
+    return None if value != value else value
+
+
 def _constant(word: str, count: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), [word])
 
 
 def _words(names: dict, column: np.ndarray) -> pa.Array:
     return pa.DictionaryArray.from_arrays(*words(names, column))
+
+
+def _drafts(trees: Sequence[TokenTree]) -> pa.Array:
+    """Which of several draft models have each node, in words."""
+    masks = np.concatenate(
+        [np.zeros(len(t.tokens_M), np.uint8) if t.drafts_M is None else t.drafts_M for t in trees]
+    )
+    if not masks.any():
+        return pa.nulls(len(masks), pa.string())
+    return pa.DictionaryArray.from_arrays(
+        pa.array(masks, mask=masks == 0), [drafts_text(mask) for mask in range(256)]
+    )
 
 
 def _floats(column: np.ndarray) -> pa.Array:

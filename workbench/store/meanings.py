@@ -80,6 +80,8 @@ COLUMN_MEANINGS: dict[str, dict[str, str]] = {
         "record_ns": "Recording the step before.",
         "unaccounted_ns": "The rest of the step's wall time.",
         "wall_ns": "The whole step, all stages together.",
+        "expected_tokens": "Tokens the drafter expected to be emitted; NULL where it said nothing.",
+        "expected_ms": "Milliseconds it expected the step to take; NULL where it said nothing.",
     },
     "node": {
         "run": _RUN,
@@ -99,6 +101,7 @@ COLUMN_MEANINGS: dict[str, dict[str, str]] = {
         "target_logprob": "The target's log-probability of the token after its path (natural).",
         "accept_prob": "Chance that the verification rule accepted it.",
         "fate": "root, accepted, rejected, not_reached (never tested) or pruned (never scored).",
+        "drafts": "Of several draft models, those whose tree has it: 1, 2 or 1+2; NULL with one.",
     },
     "token": {
         "run": _RUN,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from engine.records import Fate, Origin, StageTimes, StepRecord, Verdict
-from engine.tree import Children, TokenTree
+from engine.tree import Children, TokenTree, drafts_mask
 from workbench.store.schema import FATE_NAMES, ORIGIN_NAMES, SOURCE_NAMES, codes
 
 _ORIGINS = {word: origin for origin, word in ORIGIN_NAMES.items()}
@@ -38,7 +38,17 @@ def node_columns(nodes: pd.DataFrame) -> dict[str, np.ndarray]:
     columns = {name: nodes[name].to_numpy(kind) for name, kind in _NODES.items()}
     columns["fate"] = codes(FATE_NAMES, nodes["fate"].to_numpy())
     columns["source"] = codes(SOURCE_NAMES, nodes["source"].to_numpy())
+    columns["drafts"] = _drafts(nodes)
     return columns
+
+
+def _drafts(nodes: pd.DataFrame) -> np.ndarray:
+    """Masks of draft models, 0 with one alone and in files of format 1."""
+    if "drafts" not in nodes:
+        return np.zeros(len(nodes), np.uint8)
+    numbers, words = pd.factorize(nodes["drafts"])  # -1: NULL
+    masks = [*map(drafts_mask, words), 0]
+    return np.array(masks, np.uint8)[numbers]
 
 
 def token_columns(tokens: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -77,6 +87,12 @@ def _cut(columns: Columns, rows: slice) -> dict[str, np.ndarray]:
     return {name: column[rows] for name, column in columns.items()}
 
 
+def _expected(step: Mapping[Any, Any] | pd.Series, name: str) -> float:
+    """NaN where nothing was expected, and in files of format 1."""
+    value = step.get(name)
+    return float("nan") if value is None or pd.isna(value) else float(value)
+
+
 def _record(step: Mapping[Any, Any] | pd.Series, nodes: Columns, tokens: Columns) -> StepRecord:
     fate_M, depth_M = nodes["fate"], nodes["depth"]
     num_nodes = int((fate_M != Fate.PRUNED).sum())
@@ -93,6 +109,9 @@ def _record(step: Mapping[Any, Any] | pd.Series, nodes: Columns, tokens: Columns
         num_nodes=num_nodes,
         children=Children(step["children"]),
         draft_passes=int(step["draft_passes"]),
+        drafts_M=nodes["drafts"] if nodes["drafts"].any() else None,
+        expected_tokens=_expected(step, "expected_tokens"),
+        expected_ms=_expected(step, "expected_ms"),
     )
     verdict = Verdict(
         path_A=sorted(path_A, key=lambda node: int(depth_M[node])),

@@ -14,7 +14,9 @@ import numpy as np
 from engine.records import Fate, Origin, StageTimes
 from engine.tree import Source
 
-SCHEMA_VERSION = 1
+#: 2: what a step was expected to bring, and which of several drafts have a node. Columns are only
+#: ever added, at a table's end
+SCHEMA_VERSION = 2
 
 #: columns by table, in the order in which they are inserted
 TABLES: dict[str, dict[str, str]] = {
@@ -71,6 +73,8 @@ TABLES: dict[str, dict[str, str]] = {
         "time_ns": "BIGINT",
         **{f"{stage}_ns": "BIGINT" for stage in StageTimes._fields},
         "wall_ns": "BIGINT",
+        "expected_tokens": "DOUBLE",  # NULL where the drafter expected nothing
+        "expected_ms": "DOUBLE",
     },
     "node": {
         "run": "VARCHAR",
@@ -90,6 +94,7 @@ TABLES: dict[str, dict[str, str]] = {
         "target_logprob": "FLOAT",
         "accept_prob": "FLOAT",
         "fate": "VARCHAR",
+        "drafts": "VARCHAR",  # of several draft models, those that have it: 1, 2, 1+2; else NULL
     },
     "token": {
         "run": "VARCHAR",

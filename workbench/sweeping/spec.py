@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engine.errors import UserError
 from workbench.comparing.expand import arm_text, expand
@@ -42,7 +42,7 @@ repeats = 3             # times each prompt is decoded
 baselines = ["hf-generate"]         # measured once; also hf-assisted and draft-alone
 together = 4                        # cells in one alternation; a stop loses at most these
 target = "pycode-target"            # embedded name, folder or hub id
-draft = "pycode-draft"
+draft = "pycode-draft"              # or several, whose trees are merged: ["one", "other"]
 dtypes = ["float32"]
 executions = ["auto"]               # auto, eager, compiled
 temperature = 0.0
@@ -79,6 +79,14 @@ class SweepSpec(CompareSpec):
             else one
             for one in methods
         ]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_drafts(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("draft"), list):
+            return values
+        first, *others = values["draft"] or [None]
+        return values | {"draft": first, "other_drafts": others}
 
     def cells(self) -> list[str]:
         """Labels of all arms, baselines first. Raises UserError for lists that are malformed."""

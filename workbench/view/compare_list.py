@@ -69,7 +69,7 @@ def _describe(found: Comparison) -> dict:
     fastest = max(_speedups(found), default=None)
     methods = {arm.label for arm in found.arms if _is_method(arm)}
     spec = found.spec
-    names = [name for name in (spec.target, spec.draft) if name]
+    names = [name for name in (spec.target, spec.draft, *spec.other_drafts) if name]
     return {
         "when": _local(found.started),
         "fastest": safe_text(fastest[1]) if fastest else None,

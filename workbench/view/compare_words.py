@@ -6,11 +6,18 @@ from typing import NamedTuple
 
 from workbench.comparing.expand import expand
 from workbench.comparing.result import CompareSpec
-from workbench.jobs import SWEEP
+from workbench.jobs import SWEEP, TUNE
 from workbench.measuring import MEASURE, Measuring
 from workbench.sweeping.spec import SweepSpec
+from workbench.tuning.spec import TuneSpec
 from workbench.view.compare_form import duration
 from workbench.view.visible import safe_text
+
+#: what a stop leaves, of jobs that can be gone on with
+_RESUMABLE = {
+    SWEEP: " Cells that were complete are kept; it can go on.",
+    TUNE: " Trials that were finished are kept; it can go on.",
+}
 
 
 class Told(NamedTuple):
@@ -49,17 +56,17 @@ def told(measuring: Measuring, *, stopping: bool = False) -> Told:
 
 def ended(measuring: Measuring) -> Ended | None:
     """How the last one ended; None where it simply finished, or there was none."""
-    name = "sweep" if measuring.kind == SWEEP else "comparison"
+    name = {SWEEP: "sweep", TUNE: "study"}.get(measuring.kind, "comparison")
     error = safe_text(measuring.error)
     if measuring.wrong_input:
         return Ended("error", f"The {name} was not started", error)
     if measuring.status == "cancelled":
-        if measuring.kind == SWEEP:
-            return Ended("info", "", "Stopped. Cells that were complete are kept; it can go on.")
+        if measuring.kind in _RESUMABLE:
+            return Ended("info", "", f"Stopped.{_RESUMABLE[measuring.kind]}")
         kept = "What was complete is kept." if measuring.result else "Nothing was complete yet."
         return Ended("info", "", f"Stopped. {kept}")
     if measuring.status == "interrupted":
-        kept = " Cells that were complete are kept; it can go on." if name == "sweep" else ""
+        kept = _RESUMABLE.get(measuring.kind, "")
         return Ended("error", f"The {name} was interrupted", error + kept)
     if measuring.status == "failed":
         return Ended("error", f"The {name} failed", error)
@@ -72,6 +79,8 @@ def what(spec: CompareSpec | None) -> str:
         return "Measuring"
     if isinstance(spec, SweepSpec):
         return f"Sweep {spec.name}: {len(spec.cells())} cells"
+    if isinstance(spec, TuneSpec):
+        return f"Tuning {spec.method} on {safe_text(spec.workload)}: {spec.trials} trials"
     number = len(expand(spec.methods))
     where = ", ".join(safe_text(name) for name in spec.workloads)
     return f"Comparing {number} {'method' if number == 1 else 'methods'} on {where}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.records import Fate, Origin, StepRecord
-from engine.tree import Source
+from engine.tree import Source, drafts_text
 from workbench.view.folding import EMITTED, FOLD, Box, path_logprobs
 from workbench.view.reasons import Reasons
 from workbench.view.visible import node_label, safe_text
@@ -23,7 +23,7 @@ KINDS = {
 
 FACTS = (
     *("node", "up", "kind", "label", "piece", "token", "depth", "rank", "siblings"),
-    *("p_draft", "p_target", "p_path", "round", "source", "hidden", "why"),
+    *("p_draft", "p_target", "p_path", "round", "source", "drafts", "hidden", "why"),
 )
 
 
@@ -88,6 +88,8 @@ def _of_node(node: int, record: StepRecord, pieces: list[str]) -> dict[str, Any]
         row["p_draft"] = _probability(tree.draft_logprob_M[node])
         row["p_target"] = _probability(record.target_logprob_M[node])
         row["source"] = Source(int(tree.source_M[node])).name.lower()
+        if tree.drafts_M is not None:
+            row["drafts"] = drafts_text(int(tree.drafts_M[node]))
     return row
 
 

@@ -15,7 +15,7 @@ def figures(summary: RunSummary, plain_step_ns: int | None) -> list[dict[str, st
     """The lead figures of a run, each with its definition."""
     speedup = metrics.live_speedup(summary, plain_step_ns)
     drafted = summary.drafted > 0
-    return [
+    shown = [
         _figure(
             f"{summary.tokens_per_step:.2f}" if summary.steps else UNKNOWN,
             "tokens per step",
@@ -39,6 +39,16 @@ def figures(summary: RunSummary, plain_step_ns: int | None) -> list[dict[str, st
         ),
         _figure(str(summary.steps), "steps", "Passes of the target model over a draft tree."),
     ]
+    if known := metrics.forecast(summary):
+        shown.append(
+            _figure(
+                f"{known.predicted:.0f}",
+                "tokens per second, predicted",
+                f"What the method expected of each step before it was made; {known.measured:.0f} "
+                "were measured over the same steps.",
+            )
+        )
+    return shown
 
 
 def _figure(value: str, label: str, help: str) -> dict[str, str]:
@@ -70,7 +80,8 @@ def _setup(live: Live) -> str:
     spec = live.spec
     if spec is None:
         return ""
-    parts = [spec.method, f"{spec.target} with {spec.draft}" if spec.draft else spec.target]
+    drafts = " and ".join(spec.drafts)
+    parts = [spec.method, f"{spec.target} with {drafts}" if drafts else spec.target]
     parts += [spec.dtype] + ([live.mode] if live.mode else [])
     if spec.lossy:
         parts.append(f"lossy: {spec.verify} acceptance changes the law of the output")

@@ -35,9 +35,10 @@ def layout(
     per box, a parent before its children: `node` (index in the tree, -1 the emitted token, -2 a
     fold), `up` (the parent's box), `x`, `y` (left and middle), `w`, `label`, `piece`, `kind`,
     `depth`, `rank`, `siblings`, `token`, `p_draft`, `p_target`, `p_path`, `round`, `source`,
-    `hidden` (nodes behind a fold, or pruned ones below a node that are not drawn) and `why` (index
-    in `reasons`). Above `fold_above` boxes the least likely branches become one fold per parent;
-    the accepted path never does. Pruned nodes, which the target never saw, are drawn if `pruned`.
+    `drafts` (of several draft models, those that have it), `hidden` (nodes behind a fold, or pruned
+    ones below a node that are not drawn) and `why` (index in `reasons`). Above `fold_above` boxes
+    the least likely branches become one fold per parent; the accepted path never does. Pruned
+    nodes, which the target never saw, are drawn if `pruned`.
     """
     found = boxes(record.tree, record.verdict, fold_above=fold_above, pruned=pruned)
     rows = facts(found, record, pieces_M, emitted=emitted)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from engine.errors import UserError
 from engine.registry import METHODS
 from workbench import discovery
 from workbench.discovery import Model
+
+#: by how much two vocabularies of one family may differ in size
+_PADDING = 0.05
 
 
 class Said(NamedTuple):
@@ -40,6 +44,27 @@ def pair_says(method: str, target: str, draft: str | None, known: list[Model]) -
     any_vocabulary = not METHODS[method].same_vocabulary
     found = discovery.fit(ours, theirs, any_vocabulary=any_vocabulary)
     return Said(found.works, found.sentence)
+
+
+def fitting(target: str, taken: Collection[str], known: list[Model]) -> list[Model]:
+    """Models that can draft for `target` beside those `taken`, smaller ones first.
+
+    Only those whose vocabulary has about the target's size are read: families pad theirs.
+    """
+    ours = discovery.find(target, known)
+    if ours is None or ours.problem:
+        return []
+    return sorted(
+        (
+            model
+            for model in known
+            if model.name not in (target, *taken)
+            and model.path.resolve() != ours.path.resolve()
+            and abs(model.vocab_size - ours.vocab_size) <= _PADDING * ours.vocab_size
+            and discovery.fit(ours, model).works is not False
+        ),
+        key=lambda model: model.num_bytes,
+    )
 
 
 def _elsewhere(name: str) -> str:

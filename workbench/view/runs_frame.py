@@ -84,6 +84,7 @@ def options_text(spec: dict[str, Any]) -> str:
 def models_text(spec: dict[str, Any]) -> str:
     """`target + draft`; of folders the last part."""
     names = [str(spec[role]) for role in ("target", "draft") if spec.get(role)]
+    names += map(str, spec.get("other_drafts") or [])
     return safe_text(" + ".join(Path(name).name or name for name in names))
 
 

@@ -27,7 +27,7 @@ def offer(live: Live, *, device: str) -> Offer | None:
         return None
     if spec.execution != "auto" or not spec.cache or device != "cpu" or not _has_compiler():
         return None
-    models = 2 if spec.draft else 1
+    models = 1 + len(spec.drafts)
     minutes = max(1, round(models * len(kinds_for(spec.batch)) * EXPECTED_SECONDS / 60))
     again = spec.model_copy(update={"execution": "compiled"})
     return Offer(

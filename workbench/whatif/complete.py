@@ -31,7 +31,11 @@ OnProgress = Callable[[str, float], None]
 
 def default_draft(spec: RunSpec) -> str | None:
     """The run's draft model, or the one that belongs to its target."""
-    return spec.draft or (EMBEDDED_DRAFT if spec.target == EMBEDDED_TARGET else None)
+    from engine.registry import METHODS
+
+    if spec.draft and METHODS[spec.method].same_vocabulary:
+        return spec.draft
+    return EMBEDDED_DRAFT if spec.target == EMBEDDED_TARGET else None
 
 
 def ranks_of(

@@ -143,6 +143,7 @@ def _after_last_accepted(
     wanted = set(zip(usable["request"], usable["step"], strict=True))
     names = ("request", "step", "node", "parent", "depth", "rank", "token", "fate", "source")
     columns = [nodes[name].to_numpy() for name in names]
+    merged = nodes["drafts"].notna().to_numpy() if "drafts" in nodes else np.zeros(len(nodes), bool)
     bounds = [*np.flatnonzero(columns[2] == 0).tolist(), len(nodes)]
     found = {}
     for start, end in pairwise(bounds):
@@ -152,6 +153,8 @@ def _after_last_accepted(
         _, _, node, parent, depth, rank, token, fate, source = (c[start:end] for c in columns)
         if end - start > 1 and not (source[1:] == "draft").all():
             continue  # a lookup's ranks are not the draft model's
+        if merged[start:end].any():
+            continue  # nor are those of several draft models
         path = np.flatnonzero(fate == "accepted")
         path = path[np.argsort(depth[path])]
         last = int(node[path[-1]]) if len(path) else 0

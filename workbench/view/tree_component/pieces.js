@@ -5,7 +5,7 @@ const ORIGINS = { 1: "a", 2: "b", 3: "c" };
 // The output with its prompt. `add` appends the tokens of a step as [text, origin] pairs. The bars
 // over the marked words lie beside the text, not in it: moving them lays out no text again.
 function createProse(el) {
-  const text = htmlEl("div", "", el), marks = htmlEl("div", "marks", el);
+  const text = htmlEl("div", "text", el), marks = htmlEl("div", "marks", el);
   let spans = []; // by step
   let marked = [];
 
@@ -143,7 +143,7 @@ function drawKey(key) {
     const svg = svgEl("svg", { viewBox: "0 0 26 14" }, item);
     const g = svgEl("g", { class: `node ${kind}` }, svg);
     svgEl("rect", { class: "box", x: 1.5, y: 1.5, width: 23, height: 11 }, g);
-    if (MARKS[kind]) svgEl("text", { class: "mark", x: 9, y: 11 }, g, MARKS[kind]);
+    if (MARKS[kind]) svgEl("path", { class: "mark", d: `M13 7${MARKS[kind]}` }, g);
     item.append(kind.replace("-", " "));
   }
   htmlEl("span", "", key, "bar: the draft's probability");

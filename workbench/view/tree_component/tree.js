@@ -1,6 +1,7 @@
 // Draws one laid-out draft tree in SVG: zoom, pan, fit and the card of the node under the pointer.
 const NS = "http://www.w3.org/2000/svg";
-const MARKS = { rejected: "✕", bonus: "+", correction: "≠", pruned: "–", fold: "" };
+// drawn, not written: a browser lays out strokes many times faster than characters
+const MARKS = { rejected: "m-3 -3l6 6m0 -6l-6 6", bonus: "m-3.5 0h7m-3.5 -3.5v7", correction: "m-3.5 -1.7h7m-7 3.4h7m-1.4 -5l-4.2 6.6", pruned: "m-3 0h6" };
 const FATES = {
   root: "start", accepted: "accepted", bonus: "bonus", correction: "correction", rejected: "rejected ✕",
   "not-reached": "not reached", pruned: "pruned –", fold: "folded",
@@ -81,18 +82,26 @@ function createTree(stage, { onFold }) {
     scene.classList.toggle("grow", time > 0);
     scene.style.setProperty("--last", last);
     scene.style.setProperty("--beat", `${Math.min(80, time / (last + 1))}ms`);
-    const edges = svgEl("g", {}, scene);
-    for (let i = 0; i < tree.node.length; i++) {
-      if (tree.up[i] >= 0) drawEdge(tree, i, edges);
-      drawNode(tree, i, scene);
-    }
+    drawEdges(tree);
+    for (let i = 0; i < tree.node.length; i++) drawNode(tree, i, scene);
     if (!view.manual) fit();
   }
 
-  function drawEdge(tree, i, parent) {
-    const from = tree.up[i], x0 = tree.x[from] + tree.w[from], x1 = tree.x[i], bend = (x1 - x0) * 0.55;
-    const d = `M${x0} ${tree.y[from]}C${x0 + bend} ${tree.y[from]} ${x1 - bend} ${tree.y[i]} ${x1} ${tree.y[i]}`;
-    svgEl("path", { d, class: `edge ${tree.kind[i]}`, style: `--r:${tree.round[i]}` }, parent);
+  function drawEdges(tree) { // those of one kind that appear together are one path
+    const paths = new Map();
+    for (let i = 0; i < tree.node.length; i++) {
+      const from = tree.up[i];
+      if (from < 0) continue;
+      const x0 = tree.x[from] + tree.w[from], x1 = tree.x[i], bend = (x1 - x0) * 0.55;
+      const d = `M${x0} ${tree.y[from]}C${x0 + bend} ${tree.y[from]} ${x1 - bend} ${tree.y[i]} ${x1} ${tree.y[i]}`;
+      const alike = `edge ${tree.kind[i]}|--r:${tree.round[i]}`;
+      paths.set(alike, (paths.get(alike) ?? "") + d);
+    }
+    const edges = svgEl("g", {}, scene);
+    for (const [alike, d] of paths) {
+      const [name, style] = alike.split("|");
+      svgEl("path", { d, class: name, style }, edges);
+    }
   }
 
   function drawNode(tree, i, parent) {
@@ -104,7 +113,7 @@ function createTree(stage, { onFold }) {
     svgEl("rect", { class: "box", width: w, height: 24 }, g);
     if (p !== null) svgEl("rect", { class: "p", x: 3, y: 20, width: Math.max(1, (w - 6) * p), height: 2.6, rx: 1.3 }, g);
     svgEl("text", { x: 9, y: 15.5 }, g, tree.label[i]);
-    if (MARKS[kind]) svgEl("text", { class: "mark", x: w - 16, y: 15.5 }, g, MARKS[kind]);
+    if (MARKS[kind]) svgEl("path", { class: "mark", d: `M${w - 12} 11.5${MARKS[kind]}` }, g);
     if (tree.hidden[i] && kind !== "fold") svgEl("text", { class: "cut", x: w + 5, y: 7 }, g, `–${tree.hidden[i]}`);
   }
 
@@ -127,6 +136,7 @@ function createTree(stage, { onFold }) {
     fact("p draft of the path", percent(tree.p_path[i]));
     if (kind !== "fold" && tree.hidden[i]) fact("pruned below", tree.hidden[i]);
     if (tree.source[i] && tree.source[i] !== "draft") fact("source", tree.source[i]);
+    if (tree.drafts?.[i]) fact("drafted by", tree.drafts[i].split("+").map((n) => `draft ${n}`).join(", "));
     htmlEl("p", "", card, tree.reasons[tree.why[i]]);
     card.hidden = false;
     const room = stage.getBoundingClientRect();

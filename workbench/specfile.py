@@ -1,0 +1,135 @@
+"""Run specs as files: what `draftree run --spec` reads, `--save-spec` and `draftree tune` write.
+
+A file is one JSON object with fields of `RunSpec`. It may leave fields out; those have their
+defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from engine.errors import UserError
+from workbench.spec import RunSpec
+
+#: given by the circumstances of a run, not part of what is asked for
+_NOT_ASKED = ("comparison", "arm")
+_SOURCES = ("prompt", "workload")
+_MOST_BYTES = 1 << 20
+
+
+def spec_text(spec: RunSpec) -> str:
+    """A spec as it stands in a file: every field that is not the default, and the method."""
+    values = spec.model_dump(mode="json", exclude=set(_NOT_ASKED))
+    usual = {name: info.get_default(call_default_factory=True)
+             for name, info in RunSpec.model_fields.items()}  # fmt: skip
+    always = ("method", "options", "target", "draft")
+    kept = {name: v for name, v in values.items() if name in always or v != usual[name]}
+    return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_spec(spec: RunSpec, file: Path) -> Path:
+    """Write a spec as JSON. Raises UserError where that cannot be done."""
+    try:
+        file.write_text(spec_text(spec), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The spec cannot be written to {file}: {error.strerror}.") from None
+    return file
+
+
+def read_spec(file: Path) -> dict[str, Any]:
+    """The checked fields that a file gives. Raises UserError naming the file and the field."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
+    return parse_spec(raw, where=str(file))
+
+
+def parse_spec(raw: bytes, *, where: str) -> dict[str, Any]:
+    """The checked fields of a spec as bytes. Raises UserError; its sentence begins with `where`."""
+    if len(raw) > _MOST_BYTES:
+        raise UserError(f"{where} has {len(raw) / 1e6:.1f} MB; a spec is a small JSON file.")
+    try:
+        values = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON that can be read: {error}.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{where} holds a {type(values).__name__}; a spec is one JSON object.")
+    values = {name: value for name, value in values.items() if name not in _NOT_ASKED}
+    _check(values, where)
+    return values
+
+
+def merged(
+    stored: Mapping[str, Any], values: Mapping[str, Any], given: Collection[str]
+) -> dict[str, Any]:
+    """The fields of a run: those of a file, and over them those whose flags were `given`.
+
+    Options of the method are taken one by one, unless another method was asked for.
+    """
+    from engine.registry import METHODS
+
+    over = set(given)
+    if "draft" in over:
+        over.add("other_drafts")
+    if over & set(_SOURCES):
+        over |= set(_SOURCES)
+        if "prompt" in over and values.get("prompt") is not None:
+            over.add("limit")
+    found = dict(values) | {name: v for name, v in stored.items() if name not in over}
+    another = found["method"] != stored.get("method", found["method"])
+    found["options"] = (
+        dict(values["options"]) if another else {**stored.get("options", {}), **values["options"]}
+    )
+    if not METHODS[found["method"]].needs_draft:
+        found = {name: v for name, v in found.items() if name != "other_drafts"} | {"draft": None}
+    return found
+
+
+def as_arm(stored: Mapping[str, Any], where: str) -> str:
+    """The arm of a comparison that a spec's method and options are. Raises UserError."""
+    from workbench.comparing.expand import arm_text
+
+    if "method" not in stored:
+        raise UserError(f"{where}: method is missing; an arm has one.")
+    settings = ("verify", "children", "typical_epsilon", "typical_alpha")
+    usual = {name: RunSpec.model_fields[name].default for name in settings}
+    chosen = {
+        name: stored[name] for name in settings if stored.get(name, usual[name]) != usual[name]
+    }
+    return arm_text(str(stored["method"]), {**stored.get("options", {}), **chosen})
+
+
+def _check(values: dict[str, Any], where: str) -> None:
+    from engine.registry import METHODS, parse_options
+
+    unknown = [name for name in values if name not in RunSpec.model_fields]
+    if unknown:
+        known = ", ".join(name for name in RunSpec.model_fields if name not in _NOT_ASKED)
+        raise UserError(
+            f"{where}: {str(unknown[0])[:60]!r} is no field of a spec; there are {known}."
+        )
+    both = [name for name in _SOURCES if values.get(name) is not None]
+    if len(both) == 2:
+        raise UserError(f"{where}: prompt and workload exclude each other; keep one of them.")
+    try:
+        spec = RunSpec.model_validate(values | ({} if both else {"prompt": "-"}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        if not first["loc"]:
+            raise UserError(f"{where}: {reason}.") from None
+        field = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{where}: {field} is {str(first['input'])[:80]!r}; use {reason}."
+        ) from None
+    try:
+        METHODS[spec.method]
+        parse_options(spec.method, spec.options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None

@@ -1,0 +1,165 @@
+"""A study in words: verdict, trials, what mattered; for the terminal and the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workbench.comparing import wording
+from workbench.comparing.wording import count, ratio, ratio_with_bounds
+from workbench.spec import RunSpec
+from workbench.statistics import Finding, finding
+from workbench.tuning.confirm import Confirmation
+from workbench.tuning.spec import SPEED
+from workbench.tuning.study import MEASURED, Study, Trial, counts, open_journal, quiet, told
+
+_LEAST_TRIALS = 12
+DEFAULTS = "the defaults"
+
+
+def options_told(study: Study, options: dict[str, Any]) -> str:
+    """Options that are not the method's defaults, in a line."""
+    return told(study.spec.changed(options)) or DEFAULTS
+
+
+def confirmation(study: Study) -> Confirmation | None:
+    """How the best did when it was measured again; None before that."""
+    best = study.best
+    if study.confirmed is None or best is None or study.confirmed.get("key") != best.key:
+        return None
+    return Confirmation.from_json(study.confirmed)
+
+
+def verdict(study: Study) -> str:
+    """One sentence: the best, its ratio to the defaults with the interval, whether it holds."""
+    best, again = study.best, confirmation(study)
+    if best is None:
+        return "No trial was measured to its end yet."
+    name = options_told(study, best.options)
+    if again is None:
+        so_far = "Best so far" if study.status == "running" else "Best"
+        return (
+            f"{so_far}: {name} with {value_told(study, best)}, not measured again yet. The best of "
+            "many trials looks better than it is."
+        )
+    new = " that no trial saw" if again.new else ""
+    where = f"measured again on {count(again.prompts, 'prompt')}{new}"
+    plain = f"{ratio_with_bounds(again.speedup)} as fast as plain decoding"
+    if again.same:
+        return (
+            f"The defaults are the best of {count(len(study.trials), 'trial')}: {plain}, {where}."
+        )
+    times = f"{ratio_with_bounds(again.ratio)} as fast as the defaults"
+    if study.spec.objective != SPEED:
+        steps = f"{again.tokens_per_step:.2f} tokens per step against the defaults' "
+        steps += f"{again.defaults_tokens_per_step:.2f}"
+        return f"{name} makes {steps} and decodes {times}, {plain}, {where}."
+    match finding(again.ratio):
+        case Finding.PAYS:
+            return f"It pays: {name} decodes {times} and {plain}, {where}."
+        case Finding.COSTS:
+            return f"The defaults are better: {name} decodes only {times}, {where}."
+        case Finding.EVEN:
+            return (
+                f"No measurable gain over the defaults: {name} decodes {times}, and the interval "
+                f"contains 1; {plain}, {where}."
+            )
+        case _:
+            return f"{name} decodes {times} and {plain}, {where}, which gives no interval."
+
+
+def tone(study: Study) -> str:
+    """pays, costs, even or open: how the verdict is marked."""
+    again = confirmation(study)
+    if again is None or again.same:
+        return "open" if again is None else "even"
+    names = {Finding.PAYS: "pays", Finding.COSTS: "costs", Finding.EVEN: "even"}
+    return names.get(finding(again.ratio), "open")
+
+
+def value_told(study: Study, trial: Trial) -> str:
+    """The objective of a trial with its unit."""
+    if trial.value is None:
+        return wording.DASH
+    if study.spec.objective == SPEED:
+        return f"{ratio(trial.value)} plain decoding"
+    return f"{trial.value:.2f} tokens per step"
+
+
+def state_told(study: Study) -> str:
+    """How far a study is: `24 of 30 trials: 12 measured, 11 pruned, 1 infeasible`."""
+    said = f"{len(study.trials)} of {count(study.spec.trials, 'trial')}"
+    parts = [f"{number} {state}" for state, number in counts(study.trials).items()]
+    return f"{said}: {', '.join(parts)}" if parts else said
+
+
+def lossless_told(study: Study) -> str:
+    """Whether the outputs were plain decoding's."""
+    if study.spec.temperature > 0 and study.spec.verify == "typical":
+        return "typical acceptance is lossy: it changes the output's law"
+    compared = sum(trial.compared for trial in study.trials)
+    matched = sum(trial.matched for trial in study.trials)
+    if not compared:
+        return "tokens were not compared"
+    if matched == compared:
+        return f"all {compared} outputs equal plain decoding's, token for token"
+    return f"{matched} of {compared} outputs equal plain decoding's"
+
+
+def best_spec(study: Study) -> RunSpec | None:
+    """What to run: the best, or the defaults where they turned out better."""
+    best, again = study.best, confirmation(study)
+    if best is None:
+        return None
+    if again is not None and finding(again.ratio) is Finding.COSTS:
+        return study.spec.run({})
+    return study.spec.run(best.options)
+
+
+def importance(study: Study, runs: Path | None = None) -> dict[str, float]:
+    """How much each option mattered, as shares of 1 by PED-ANOVA; empty with too few trials."""
+    if sum(one.state == MEASURED for one in study.trials) < _LEAST_TRIALS:
+        return {}
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    try:
+        with quiet():
+            found = get_param_importances(
+                open_journal(study.spec.name, runs), evaluator=PedAnovaImportanceEvaluator()
+            )
+    except (ValueError, RuntimeError):  # one value of an option, or all trials alike
+        return {}
+    return {name: share for name, share in found.items() if share == share}
+
+
+def as_object(study: Study, runs: Path | None = None) -> dict[str, Any]:
+    """What `draftree tune --json` prints."""
+    best, spec = study.best, best_spec(study)
+    return {
+        "study": study.spec.name,
+        "status": study.status,
+        "objective": study.spec.objective,
+        "verdict": verdict(study),
+        "best": best.number if best else None,
+        "spec": spec.model_dump(mode="json", exclude_none=True) if spec else None,
+        "confirmed": study.confirmed if confirmation(study) else None,
+        "lossless": lossless_told(study),
+        "importance": importance(study, runs),
+        "trials": [
+            {
+                "number": one.number,
+                "state": one.state,
+                "value": one.value,
+                "options": one.options,
+                "speedup": list(one.speedup) if one.speedup else None,
+                "tokens_per_step": one.tokens_per_step,
+                "tokens_per_second": one.tokens_per_second,
+                "prompts": one.prompts,
+                "matched": one.matched,
+                "compared": one.compared,
+                "why": one.why,
+            }
+            for one in study.trials
+        ],
+        "notes": study.notes,
+    }
