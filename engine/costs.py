@@ -1,9 +1,9 @@
 """What passes cost: the time of a pass against its nodes and the context, measured in place.
 
-Sizes are taken in turn, round after round: a machine that is busy for a moment then spoils a reading
-of each size instead of all readings of one. Of the readings of a size the lower quartile counts.
-What disturbs a pass only ever makes it slower, and long passes more often than short ones; how
-disturbed the machine is in use is for engine/pace.py to learn.
+Sizes are taken in turn, round after round: a machine that is busy for a moment then spoils one
+reading of each size instead of all readings of one. Of the readings of a size the lower quartile
+counts. What disturbs a pass only ever makes it slower, and long passes more often than short ones;
+how disturbed the machine is in use is for engine/pace.py to learn.
 """
 
 from __future__ import annotations

@@ -23,11 +23,12 @@ def option(
     max: float | None = None,
     choices: tuple[str, ...] | None = None,
     common: bool = False,
-    tune: bool | None = None,
+    tune: bool | tuple[str, ...] | None = None,
 ) -> Any:
     """A dataclass field with its documentation and bounds. `common` ones are listed last.
 
-    `tune` says whether a search over the options varies it; by default all but common ones are.
+    `tune` says whether a search over the options varies it, by default all but common ones; of
+    text, which has no range, it lists what is worth a try.
     """
     return dataclasses.field(
         default=default,
@@ -52,7 +53,8 @@ class OptionInfo(NamedTuple):
     choices: tuple[str, ...] | None
     min: float | None
     max: float | None
-    tune: bool = True  # whether a search over the options varies it unless told otherwise
+    #: whether a search over the options varies it unless told otherwise; of text, what it tries
+    tune: bool | tuple[str, ...] = True
 
 
 def describe_options(options_type: type) -> list[OptionInfo]:

@@ -13,10 +13,12 @@ from time import perf_counter
 #: step without and with a tree
 PASS_MS = 0.1
 REST_MS = (0.15, 0.25)
-#: weight of the past in the ratios
-_DECAY = 0.98
+#: weight of the past in what is predicted with: a machine's pace changes within seconds
+_DECAY = 0.9
+#: weight of the past in what is decided with
+_DECAY_USUAL = 0.98
 #: a reading so many times the usual is an interruption (a sleeping machine, say), and cut to that
-_MOST = 4.0
+_MOST = 10.0
 #: how far drafting may seem slower or faster than the rest: its passes are short and few
 _SCALES = (0.6, 2.0)
 
@@ -24,23 +26,47 @@ _SCALES = (0.6, 2.0)
 class _Ratio:
     """Measured by expected time, a fading mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, decay: float) -> None:
+        self._decay = decay
         self._measured = self._expected = 0.0
-        self.now = 1.0
+        self.value = 1.0
+        self.known = False
 
     def learn(self, measured: float, expected: float) -> None:
-        if self._expected:
-            measured = min(measured, _MOST * self.now * expected)
-        self._measured = _DECAY * self._measured + measured
-        self._expected = _DECAY * self._expected + expected
-        self.now = self._measured / self._expected
+        if self.known:
+            measured = min(measured, _MOST * self.value * expected)
+        self._measured = self._decay * self._measured + measured
+        self._expected = self._decay * self._expected + expected
+        self.value, self.known = self._measured / self._expected, True
+
+
+class _Speed:
+    """How slow drafting and the rest of a step are, each by what was measured beforehand."""
+
+    def __init__(self, decay: float) -> None:
+        self._draft, self._rest = _Ratio(decay), _Ratio(decay)
+
+    def learn(self, draft: tuple[float, float], rest: tuple[float, float]) -> None:
+        """Measured and expected time of each."""
+        if draft[1]:
+            self._draft.learn(*draft)
+        self._rest.learn(*rest)
+
+    @property
+    def draft(self) -> float:
+        """Until anything was drafted, what slows one thing slows the other."""
+        return self._draft.value if self._draft.known else self._rest.value
+
+    @property
+    def rest(self) -> float:
+        return self._rest.value
 
 
 class Pace:
     """Learns from the steps of one request at a time."""
 
     def __init__(self) -> None:
-        self._draft, self._rest = _Ratio(), _Ratio()
+        self._now, self._usual = _Speed(_DECAY), _Speed(_DECAY_USUAL)
         self._began: float | None = None
         self._drafted = 0.0
         self._expected: tuple[float, float] | None = None
@@ -49,11 +75,11 @@ class Pace:
     def draft_scale(self) -> float:
         """How much slower drafting is than measured, by how much slower the rest of a step is."""
         least, most = _SCALES
-        return min(max(self._draft.now / self._rest.now, least), most)
+        return min(max(self._usual.draft / self._usual.rest, least), most)
 
     def expected_ms(self, draft_ms: float, rest_ms: float) -> float:
         """A step's wall time at this pace, from the measured times of its two parts."""
-        return self._draft.now * draft_ms + self._rest.now * rest_ms
+        return self._now.draft * draft_ms + self._now.rest * rest_ms
 
     def interrupted(self) -> None:
         """The next step does not follow the last one: a request came or went between."""
@@ -64,9 +90,9 @@ class Pace:
         now = perf_counter()
         if self._began is not None and self._expected is not None:
             draft_ms, rest_ms = self._expected
-            if draft_ms:
-                self._draft.learn(self._drafted * 1e3, draft_ms)
-            self._rest.learn((now - self._began - self._drafted) * 1e3, rest_ms)
+            rest = (now - self._began - self._drafted) * 1e3
+            for speed in (self._now, self._usual):
+                speed.learn((self._drafted * 1e3, draft_ms), (rest, rest_ms))
         self._began, self._expected = now, None
 
     def drafting_ends(self, draft_ms: float, rest_ms: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -47,7 +49,7 @@ def figures(summary: RunSummary, *, plain_step_ns: int | None, mode: str | None)
     if known := metrics.forecast(summary):
         rows.append(("predicted", f"{known.predicted:.0f} tokens/s, measured {known.measured:.0f}"))
     half = (len(rows) + 1) // 2
-    for left, right in zip(rows[:half], rows[half:], strict=True):
+    for left, right in zip_longest(rows[:half], rows[half:], fillvalue=("", "")):
         table.add_row(Text(left[0], style="dim"), left[1], Text(right[0], style="dim"), right[1])
     return Group(table, stage_bar(summary)) if summary.passes else table
 

@@ -105,7 +105,7 @@ def _tune(
 
     assert isinstance(spec, TuneSpec)
     found = tune(spec, emit, should_stop, runs=runs)
-    return MeasuringFinished(found.spec.name, found.status)
+    return MeasuringFinished(found.spec.name if found.trials else "", found.status)
 
 
 _DO = {COMPARE: _compare, SWEEP: _sweep, TUNE: _tune}

@@ -125,9 +125,8 @@ def _check(values: dict[str, Any], where: str) -> None:
         if not first["loc"]:
             raise UserError(f"{where}: {reason}.") from None
         field = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{where}: {field} is {str(first['input'])[:80]!r}; use {reason}."
-        ) from None
+        value = repr(first["input"])[:80]
+        raise UserError(f"{where}: {field} is {value}; use {reason}.") from None
     try:
         METHODS[spec.method]
         parse_options(spec.method, spec.options)

@@ -91,14 +91,16 @@ class AutoDrafter(ModelDrafter):
         worth = self._worth = self._worth_now(sequences)
         self._told = told = _Told()
         trees = super().propose(sequences)
+        tokens = 1.0 + told.accepted / len(trees)
+        draft_ms = (told.draft_ms + PASS_MS * sum(t.draft_passes for t in trees)) / len(trees)
+        nodes = max(tree.num_nodes for tree in trees)
+        rest_ms = worth.target_ms[nodes] + REST_MS[nodes > 1]
+        self._tokens = _DECAY * self._tokens + tokens
+        self._ms = _DECAY * self._ms + draft_ms * worth.draft_scale + rest_ms
         if self._alone:
             self._last = tree = trees[0]
-            draft_ms = told.draft_ms + tree.draft_passes * PASS_MS
-            rest_ms = worth.target_ms[tree.num_nodes] + REST_MS[tree.num_drafted > 0]
-            tree.expected_tokens = told.tokens
+            tree.expected_tokens = tokens
             tree.expected_ms = self.pace.expected_ms(draft_ms, rest_ms)
-            self._tokens = _DECAY * self._tokens + told.tokens
-            self._ms = _DECAY * self._ms + draft_ms * worth.draft_scale + rest_ms
             self.pace.drafting_ends(draft_ms, rest_ms)
         return trees
 
@@ -156,7 +158,7 @@ class AutoDrafter(ModelDrafter):
         count = worth.best(so_far)[1]
         if probing and so_far:
             count = max(count, 1)
-        told.tokens += sum(so_far[:count])
+        told.accepted += sum(so_far[:count])
         order = sorted(range(1, len(reach)), key=lambda node: -reach[node])
         return sorted(order[:count])
 
@@ -174,9 +176,9 @@ class AutoDrafter(ModelDrafter):
 
 
 class _Told:
-    """What growing one tree was expected to bring, and the draft passes it took."""
+    """What the trees of one step are expected to bring, and what their draft passes take."""
 
-    __slots__ = ("draft_ms", "tokens")
+    __slots__ = ("accepted", "draft_ms")
 
     def __init__(self) -> None:
-        self.tokens, self.draft_ms = 1.0, 0.0
+        self.accepted = self.draft_ms = 0.0

@@ -21,16 +21,22 @@ class Options(ModelBased):
     """Three ways to give the shape: the first of paths, acceptance, expansion that is set."""
 
     expansion: str = option(
-        "2,2,1,1", "children per level; SpecInfer's own vector is 1,1,3,1,1,1,1,1"
-    )
+        "2,2,1,1", "children per level; SpecInfer's own vector is 1,1,3,1,1,1,1,1",
+        tune=("1,1", "1,1,1,1", "2,1", "2,1,1,1", "2,2", "2,2,1", "2,2,1,1", "3,1", "3,1,1",
+              "3,2,1", "4", "4,2,1", "4,2,1,1", "1,1,3,1,1,1,1,1"),
+    )  # fmt: skip
     paths: str = option("", "explicit rank paths such as 0;1;0.0;0.0.0 instead of the vector")
     acceptance: str = option(
         "",
         "acceptance by rank such as 0.62,0.14,0.05: takes the Sequoia-optimal tree for it;"
         " run:RUN measures it on a stored run",
     )
-    nodes: int = option(8, "nodes of the Sequoia-optimal tree, root not counted", min=1, max=255)
-    max_depth: int = option(6, "deepest level of the Sequoia-optimal tree", min=1, max=32)
+    nodes: int = option(
+        8, "nodes of the Sequoia-optimal tree, root not counted", min=1, max=255, tune=False
+    )
+    max_depth: int = option(
+        6, "deepest level of the Sequoia-optimal tree", min=1, max=32, tune=False
+    )
 
 
 def shape_of(options: Options) -> Shape:

@@ -8,13 +8,16 @@ there costs acceptance and nothing else: the target's own draws decide (rule 1).
 
 A draft of bytes takes three or four passes for one token of the target. So it stops where it is
 unsure of the whole, and what stood in the text before is run along as a guess and kept as far as
-the draft model would have written it: the same words in fewer passes.
+the draft model would have written it: the same words in fewer passes. Where it stops may be the
+middle of a token of the target's; so the last draft token is a witness: a word that it would
+lengthen is not drafted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +52,9 @@ class Options(ModelBased):
         7, "draft tokens copied from the text so far and run along in a pass; 0: off", min=0, max=32
     )
     most: int = option(4, "most drafted tokens of the target's", min=1, max=64)
-    context: int = option(0, "draft tokens of text that it reads; 0: as many as it can", min=0)
+    context: int = option(
+        0, "draft tokens of text that it reads; 0: as many as it can", min=0, tune=False
+    )
     look_behind: int = option(10, "tokens read again before a seam", min=1, max=64)
 
 
@@ -61,7 +66,7 @@ class _Side:
     num_read: int  # target tokens whose text is in `ids`
     cached: list[int]  # what the cache holds: the text, then what the draft model wrote of late
     letters: str  # `ids` with a letter each, in which runs are looked up
-    written: list[int] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)  # the last one is a witness, or ends the text
     logprob: float = 0.0  # of all of `written`
     passes: int = 0
     exit: AdaptiveExit | None = None
@@ -112,7 +117,7 @@ class Universal:
 
     def _fit(self, ids: list[int]) -> list[int]:
         """The last part of a text that the draft model's context has room for."""
-        room = self._runner.capacity - self._options.length - 1
+        room = self._runner.capacity - self._options.length - 2
         room = min(room, self._options.context or room)
         return ids if len(ids) <= room else ids[-max(room // 2, 1) :]
 
@@ -186,8 +191,8 @@ class Universal:
         return [ord(letter) for letter in followed(side.letters + spelled(side.written), room)]
 
     def _room(self, side: _Side) -> int:
-        """Tokens that may still be written."""
-        most = min(self._options.length, self._runner.capacity - len(side.ids))
+        """Tokens that may still be written, the witness included."""
+        most = min(self._options.length + 1, self._runner.capacity - len(side.ids))
         return most - len(side.written)
 
     def _take(
@@ -198,12 +203,12 @@ class Universal:
         """
         side.passes += 1
         for at, (token, logprob) in enumerate(zip(best.tolist(), logprobs.tolist(), strict=True)):
-            stops = side.exit is not None and side.exit.stops([logprob])
-            if stops or side.logprob + logprob < self._log_floor:
-                return at, False
             side.logprob += logprob
             side.written.append(token)
-            if token in self._runner.loaded.eos_ids or self._room(side) < 1:
+            stops = side.exit is not None and side.exit.stops([logprob])
+            if stops or side.logprob < self._log_floor or self._room(side) < 1:
+                return at, False
+            if token in self._runner.loaded.eos_ids:
                 return at, False
             if at == len(guess) or token != guess[at]:
                 return at, True
@@ -211,19 +216,18 @@ class Universal:
 
     def _tree(self, sequence: Sequence) -> TokenTree:
         """The draft's words as a chain of the target's tokens."""
-        behind, side = self._options.look_behind, self._sides[sequence.slot]
+        side = self._sides[sequence.slot]
         chain: list[int] = []
-        if side.written:
-            tail = side.ids[-behind:]
-            before = decode(self._theirs, tail)
-            whole = decode(self._theirs, tail + side.written)
-            new = whole[len(before) :] if whole.startswith(before) else ""
-            new = new.rstrip(REPLACEMENT)  # half a character says nothing
-            ours = sequence.tokens[-behind:]
-            again = encode(self._ours, decode(self._ours, ours) + new)
-            found = append_aligned(ours, again, behind)[len(ours) :]
-            found = [token for token in found if token < self._vocab_size]
-            chain = found[: min(self._options.most, sequence.max_depth)]
+        *written, witness = side.written
+        if witness in self._runner.loaded.eos_ids:
+            chain = self._found(sequence, self._text_of(side, written))
+        elif written:
+            text = self._text_of(side, written)
+            chain = self._found(sequence, text)
+            longer = self._found(sequence, self._text_of(side, side.written))
+            if chain != longer[: len(chain)] and (text[-1:].isalnum() or text[-1:].isspace()):
+                chain = chain[:-1]
+        chain = chain[: min(self._options.most, sequence.max_depth)]
         tree = tree_from_lists(
             [sequence.tokens[-1], *chain],
             list(range(-1, len(chain))),
@@ -231,6 +235,20 @@ class Universal:
         )
         tree.draft_passes = side.passes
         return tree
+
+    def _text_of(self, side: _Side, written: list[int]) -> str:
+        """What the draft model wrote, behind the text so far."""
+        tail = side.ids[-self._options.look_behind :]
+        before, whole = decode(self._theirs, tail), decode(self._theirs, tail + written)
+        new = whole[len(before) :] if whole.startswith(before) else ""
+        return new.rstrip(REPLACEMENT)  # half a character says nothing
+
+    def _found(self, sequence: Sequence, new: str) -> list[int]:
+        """Tokens of the target that a text has beyond what was emitted."""
+        ours = sequence.tokens[-self._options.look_behind :]
+        again = encode(self._ours, decode(self._ours, ours) + new)
+        found = append_aligned(ours, again, self._options.look_behind)[len(ours) :]
+        return list(takewhile(lambda token: token < self._vocab_size, found))
 
 
 def spelled(ids: Iterable[int]) -> str:

@@ -85,6 +85,11 @@ def train_text_draft(
     """
     calls: dict[str, Any] = {"on_progress": on_progress, "should_stop": should_stop}
     target = load_model(recipe.target, dtype="float32", device=recipe.device)
+    if not (target.tokenizer.is_fast and target.eos_ids):
+        raise ValueError(
+            f"{target.name} cannot write for a draft: its tokenizer has no tokenizer.json, or no "
+            "token ends a text; choose another --target"
+        )
     on_progress(PairProgress(phase="corpus", fraction=0.0, message="reading sources"))
     parts = split(read_texts(recipe.texts) if recipe.texts else read_standard_library())
     on_progress(PairProgress(phase="tokenizer", fraction=0.0, message="encoding"))

@@ -152,7 +152,7 @@ def _rest(fields: dict[str, Any]) -> dict[str, Any]:
         help="Every answer has exactly as many.",
     )  # fmt: skip
     repeats = left.number_input(
-        "Repeats at the end", 1, 100, 3, key="tune/repeats", persist_state="session",
+        "Repeats", 1, 100, 3, key="tune/repeats", persist_state="session",
         help="Times the best and the defaults are measured again.",
     )  # fmt: skip
     minutes = right.number_input(

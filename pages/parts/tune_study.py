@@ -17,6 +17,7 @@ from pages.parts.tune_form import start_study
 from workbench.figures.tuning import by_option, trials_over_time
 from workbench.jobs import TUNE
 from workbench.tuning import wording
+from workbench.tuning.spec import TuneSpec
 from workbench.tuning.study import Study, load_study, study_names
 from workbench.view.forms import escape_markdown
 from workbench.view.tune_study import (
@@ -39,7 +40,11 @@ def studies_view(*, active: bool) -> None:
     """Choose a study; see it grow or as it ended. The address bar names it: `?study=`."""
     names = study_names()
     snapshot = handle().snapshot()
-    running = snapshot.measuring.result if active and snapshot.kind == TUNE else ""
+    spec = snapshot.measuring.spec
+    tuning = active and snapshot.kind == TUNE and isinstance(spec, TuneSpec)
+    running = spec.name if tuning and isinstance(spec, TuneSpec) else ""
+    if running and running not in names:
+        st.fragment(_wait_for, run_every=settings.refresh_s)(running)
     if not names:
         _nothing_yet(active=bool(running))
         return
@@ -55,6 +60,12 @@ def studies_view(*, active: bool) -> None:
     st.query_params["study"] = st.session_state["tune/from"] = chosen
     grows = chosen == running
     st.fragment(_draw, run_every=4 * settings.refresh_s if grows else None)(chosen, active)
+
+
+def _wait_for(name: str) -> None:
+    """The page is drawn anew once a study that has just been started is stored."""
+    if name in study_names():
+        st.rerun()
 
 
 def _draw(name: str, active: bool) -> None:

@@ -12,21 +12,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workbench"))
 
 from made_comparisons import make_comparison
 from scripted_runs import FakeHandle
+from scripted_tuning import ScriptedSite, scripted_confirm
 
 from engine.errors import UserError
 from workbench.comparing import result
+from workbench.comparing.decoders import StoppedError
 from workbench.comparing.result import CompareSpec
 from workbench.events import MeasuringFinished, MeasuringStarted, Progress
-from workbench.jobs import RUN, SWEEP, Spec, kind_of, under_way
+from workbench.jobs import RUN, SWEEP, TUNE, Spec, kind_of, under_way
 from workbench.measuring import MeasuringState
 from workbench.snapshot import Snapshot
 from workbench.spec import RunSpec
 from workbench.sweeping.keeping import Sweep, load_sweep, save_sweep, sweep_names
 from workbench.sweeping.spec import SweepSpec
+from workbench.tuning.run import tune
+from workbench.tuning.spec import TuneSpec
 
 
 class MeasuringHandle(FakeHandle):
-    """As `FakeHandle`, and comparisons and sweeps of `seconds`, stored when they end."""
+    """As `FakeHandle`, and comparisons, sweeps and studies of `seconds`, stored when they end."""
 
     def __init__(self, *, seconds: float = 0.3, **scripted: Any) -> None:
         super().__init__(**scripted)
@@ -45,7 +49,9 @@ class MeasuringHandle(FakeHandle):
         self.specs.append(spec)
         self._began = time.monotonic()
         self._measuring.begin(self._kind, spec)
-        name = spec.name if isinstance(spec, SweepSpec) else "compare-20260101-000000-0000"
+        name = (
+            spec.name if isinstance(spec, SweepSpec | TuneSpec) else "compare-20260101-000000-0000"
+        )
         self._measuring.fold(MeasuringStarted(name))
 
     def stop(self) -> None:
@@ -79,11 +85,14 @@ class MeasuringHandle(FakeHandle):
         if share >= 1:
             self._end("finished")
             return
-        self._measuring.fold(Progress("measure", "code: prompt 1 of 3, dynamic-tree", share))
+        said = (
+            "Trial 1 of 30: nodes 6" if self._kind == TUNE else "code: prompt 1 of 3, dynamic-tree"
+        )
+        self._measuring.fold(Progress("measure", said, share))
 
     def _end(self, status: str) -> None:
         spec = self.specs[-1]
-        name = store_sweep(spec, status) if self._kind == SWEEP else store(spec, status)
+        name = {SWEEP: store_sweep, TUNE: store_study}.get(self._kind, store)(spec, status)
         self._measuring.fold(MeasuringFinished(name, status))
 
 
@@ -109,4 +118,18 @@ def store_sweep(spec: SweepSpec, status: str = "finished", *, done: int | None =
         found.cells |= dict.fromkeys(part, one.comparison_id)
     found.pid = os.getpid()
     save_sweep(found)
+    return spec.name
+
+
+def store_study(spec: TuneSpec, status: str = "finished", *, trials: int | None = None) -> str:
+    """A stored study by the rule of `scripted_tuning`; cut short in its fourth trial if stopped."""
+    site = ScriptedSite()
+
+    def stop(number: int) -> None:
+        if number > (trials or (spec.trials if status == "finished" else 3)):
+            raise StoppedError
+
+    site.before = stop
+    known = spec.model_copy(update={"only": ["nodes", "depth"]})
+    tune(known, open_site=site, confirm=scripted_confirm)
     return spec.name

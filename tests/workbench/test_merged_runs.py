@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -16,7 +17,8 @@ from test_cli import Said, draftree  # noqa: F401  (a fixture)
 from transformers import LlamaForCausalLM
 
 from engine.errors import UserError
-from engine.tree import drafts_mask, drafts_text
+from engine.shapes import from_paths
+from engine.tree import Children, drafts_mask, drafts_text
 from workbench import job
 from workbench.compare import CompareSpec, compare
 from workbench.comparing.arms import parse_arm
@@ -25,8 +27,11 @@ from workbench.models import check_spec
 from workbench.report.again import compare_command, run_command
 from workbench.spec import RunSpec
 from workbench.store import open_run
+from workbench.store.index import read_entry
 from workbench.store.rebuild import node_columns
 from workbench.sweeping.spec import build_sweep
+from workbench.view.trial import trial_spec
+from workbench.whatif.measure import same_setup
 from workbench.whatif.ranks import UNKNOWN, read_ranks
 
 
@@ -91,6 +96,23 @@ def test_a_run_keeps_who_drafted_what_and_with_which_models(
     with open_run(job.execute(RunSpec(**plain), lambda event: None, lambda: False).run_id) as run:
         assert run.tokens().query("kept")["token"].tolist() == tokens
         assert run.nodes()["drafts"].isna().all()
+
+
+def test_what_if_asks_about_one_draft_model(
+    stored: tuple[str, list[StepDone]], values: dict[str, Any]
+) -> None:
+    run_id, _ = stored
+    again = trial_spec(run_id, from_paths("0;0.0"), Children.FIXED)
+    assert (again.draft, again.other_drafts) == (values["draft"], [])
+    entry = read_entry(run_id)
+    assert entry is not None
+    alone, plain = (
+        dataclasses.replace(entry, spec=entry.spec | changes)
+        for changes in ({"other_drafts": []}, {"draft": None, "other_drafts": []})
+    )
+    assert same_setup(entry, plain)
+    assert same_setup(alone, plain)
+    assert not same_setup(alone, entry), "times of two drafts were taken for those of one"
 
 
 def test_runs_of_the_format_before_have_one_draft() -> None:

@@ -13,7 +13,7 @@ from tiny_pair import write_pair
 from workbench.cli import run_command
 from workbench.comparing import result
 from workbench.terminal import reset_consoles
-from workbench.tuning.study import load_study
+from workbench.tuning.study import load_study, study_names
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_ctrl_c_keeps_the_trials_and_resume_goes_on(words, monkeypatch, capsys) 
 
     def build_and_interrupt(arm, site):
         built.append(arm.label)
-        if len(built) == 3:
+        if len(built) == 4:  # plain and the defaults are built before the trials
             os.kill(os.getpid(), signal.SIGINT)
         return build(arm, site)
 
@@ -87,8 +87,7 @@ def test_ctrl_c_keeps_the_trials_and_resume_goes_on(words, monkeypatch, capsys) 
     monkeypatch.setattr("workbench.tuning.bench.decoders.build", build)
     kept = load_study("small")
     assert kept.status == "cancelled"
-    made = len(kept.trials)
-    assert made < 4
+    assert len(kept.trials) == 1
     assert tune("--resume", "small", "--limit", "1") == 2
     assert "--limit cannot change them" in capsys.readouterr().err.replace("\n", " ")
     assert tune("--resume", "small", "--trials", "3", "--json") == 0
@@ -117,3 +116,4 @@ def test_wrong_input_is_a_sentence_and_exit_code_2(change, reason, capsys) -> No
     errors = capsys.readouterr().err.replace("\n", " ")
     assert reason in errors
     assert "Traceback" not in errors
+    assert study_names() == [], "nothing is kept of what could not begin"

@@ -52,6 +52,7 @@ def test_pinning_narrowing_and_choosing() -> None:
     assert num_points(found.values()) == 3 * 16 * 3
     shapes = by_name("static-tree", space={"expansion": "[2,2|3,2,1]"}, only=["nodes"])
     assert shapes["expansion"].values == ("2,2", "3,2,1")
+    assert "3,2,1" in by_name("static-tree")["expansion"].values, "declared as worth a try"
     assert by_name("dynamic-tree", only=["exit"])["exit"].high == 1.0, "common ones if named"
     assert by_name("suffix", space={"shared": "[on,off]"})["shared"].values == (True, False)
 

@@ -168,6 +168,13 @@ def test_what_cannot_be_written_is_a_sentence(
         load_study("broken", runs)
 
 
+def test_a_small_space_is_not_given_up_early(runs: Path, site: ScriptedSite) -> None:
+    space = {"nodes": "8..13", "depth": "[3,4,5]"}
+    found = search(tune_spec(space=space, trials=16), site, runs)
+    assert len(found.trials) == 16, "of 18 combinations: TPE alone proposes few of them again"
+    assert found.notes == []
+
+
 def test_tokens_per_step_as_objective(runs: Path, site: ScriptedSite) -> None:
     found = search(tune_spec(objective=TAU, trials=20), site, runs)
     best = found.best

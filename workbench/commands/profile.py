@@ -55,10 +55,11 @@ def profile(
 ) -> None:
     """Measure what passes of a pair cost on this machine, and count how often drafts were right.
 
-    All sizes take turns, round after round, and the lower quartile of each counts: what
-    disturbs a pass only makes it slower. Acceptance comes from the stored runs of the pair, by sibling rank and by the probability the draft gave. Policy auto of
-    dynamic-tree uses the profile made for its very setting: models, number format, device,
-    processor, threads, eager or compiled. It measures for itself where there is none.
+    All sizes take turns, round after round, and the lower quartile of each counts: what disturbs a
+    pass only makes it slower. Acceptance comes from the stored runs of the pair, by sibling rank
+    and by the probability the draft gave. Policy auto of dynamic-tree uses the profile made for its
+    very setting: models, number format, device, processor, threads, eager or compiled. It measures
+    for itself where there is none.
 
     Examples:
 

@@ -109,6 +109,7 @@ def _places(column: pd.Series) -> tuple[dict[Any, Any], dict[str, Any]]:
     ticks = {
         "tickvals": list(range(len(values))),
         "ticktext": [look.plain(name, most=16) for name in names],
+        "tickangle": -40,
         "range": [-0.6, len(values) - 0.4],
     }
     return {value: at for at, value in enumerate(values)}, ticks

@@ -29,8 +29,9 @@ Confirm = Callable[..., Confirmation]
 
 #: trials before the sampler learns and before the pruner judges
 _STARTUP, _UNPRUNED, _SPARED_PROMPTS = 10, 5, 2
-#: proposals of what was measured already, one after another, that end a search
-_MOST_TWINS = 25
+#: proposals of what was measured already, one after another, after which points are drawn at
+#: random, and which end a search
+_FEW_TWINS, _MOST_TWINS = 3, 200
 #: the share of the progress bar that measuring again is given
 _LAST = 0.15
 
@@ -69,34 +70,36 @@ def tune(
     telling = Telling(emit, should_stop)
     status, notes = "failed", telling.notes
     try:
-        with keeping.storing(file), keeping.quiet():
-            if _wanted(stored, spec):
-                site = open_site(spec, first, telling)
+        if _wanted(stored, spec):
+            site = open_site(spec, first, telling)
+            with keeping.storing(file), keeping.quiet():
                 stored.set_user_attr("prompts", site.num_prompts)
                 _Search(spec, space, stored, site, telling).run()
-            best = keeping.as_study(stored).best
-            if (
-                best is not None
-                and (stored.user_attrs.get("confirmed") or {}).get("key") != best.key
-            ):
-                found = confirm(
-                    spec,
-                    best.options,
-                    first,
-                    key=best.key,
-                    seen=int(stored.user_attrs["prompts"]),
-                    emit=_last_part(emit),
-                    should_stop=should_stop,
-                    runs=where,
-                )
+        best = keeping.as_study(stored).best
+        before = stored.user_attrs.get("confirmed") or {}
+        if best is not None and before.get("key") != best.key:
+            found = confirm(
+                spec,
+                best.options,
+                first,
+                key=best.key,
+                seen=int(stored.user_attrs["prompts"]),
+                emit=_last_part(emit),
+                should_stop=should_stop,
+                runs=where,
+            )
+            with keeping.storing(file):
                 stored.set_user_attr("confirmed", found.as_json())
-            status = "finished"
+        status = "finished"
     except StoppedError:
         status = "cancelled"
     finally:
         with keeping.storing(file):
             keeping.stamp(stored, status=status, notes=notes)
-    return keeping.as_study(stored)
+            made = keeping.as_study(stored)
+            if status != "finished" and not made.trials:  # nothing is worth a name
+                file.unlink(missing_ok=True)
+    return made
 
 
 def _begin(
@@ -175,7 +178,7 @@ def _wanted(stored: optuna.Study, spec: TuneSpec) -> int:
     return max(0, spec.trials - len(keeping.visible(stored)))
 
 
-@dataclass(slots=True)
+@dataclass
 class _Search:
     """The trials of one sitting."""
 
@@ -189,7 +192,11 @@ class _Search:
 
     def run(self) -> None:
         """Trial after trial. Raises StoppedError when stopped."""
+        from optuna.samplers import RandomSampler
+
         spec, most = self.spec, num_points(self.space)
+        self._learning = self.stored.sampler
+        self._drawing = RandomSampler(seed=spec.seed)
         began = time.monotonic()
         while True:
             self.made = len(keeping.visible(self.stored))
@@ -207,6 +214,7 @@ class _Search:
                     "measured."
                 )
                 return
+            self.stored.sampler = self._drawing if self.twins >= _FEW_TWINS else self._learning
             self.stored.optimize(self._trial, n_trials=1, catch=(DecodeError, _TwinError))
         if most < spec.trials:
             self.telling.note(f"There are only {most} combinations; all of them were tried.")

@@ -161,6 +161,8 @@ def rounded(value: float) -> float:
 def _derived(info: OptionInfo) -> Dimension | None:
     if info.choices:
         return Choice(info.name, info.choices)
+    if isinstance(info.tune, tuple):
+        return Choice(info.name, info.tune)
     if info.type == "bool":
         return Choice(info.name, (False, True))
     if info.type not in ("int", "float") or info.default is None:

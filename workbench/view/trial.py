@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -76,10 +77,11 @@ def trial_spec(
     draft = default_draft(spec)
     if draft is None:
         raise UserError("The run has no draft model; make one with a draft model first.")
-    changes = {
+    changes: dict[str, Any] = {
         "method": "static-tree",
         "options": {"paths": trees.paths_text(shape)},
         "draft": draft,
+        "other_drafts": [],  # what was predicted is one draft model's
         "children": "auto" if spec.temperature == 0.0 else children.value,
         "comparison": None,
         "arm": None,

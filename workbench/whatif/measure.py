@@ -32,12 +32,18 @@ _REST = ("build", "verify", "commit", "record", "unaccounted")
 def same_setup(entry: RunEntry, other: RunEntry) -> bool:
     """Whether pass times of the two can be put together."""
     names = ("target", "dtype", "device", "cache", "threads")
-    drafts = {entry.spec.get("draft"), other.spec.get("draft")} - {None}
+    drafts = {_drafts_of(entry), _drafts_of(other)} - {()}
     return (
         entry.mode == other.mode
         and len(drafts) <= 1
         and all(entry.spec.get(name) == other.spec.get(name) for name in names)
     )
+
+
+def _drafts_of(entry: RunEntry) -> tuple[str, ...]:
+    """The draft models: several that are merged take other times than the first alone."""
+    draft = entry.spec.get("draft")
+    return (draft, *(entry.spec.get("other_drafts") or ())) if draft else ()
 
 
 def measure(run_id: str, *, draft: str | None = None, folder: Path | None = None) -> PassTimes:

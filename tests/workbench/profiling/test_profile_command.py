@@ -14,7 +14,7 @@ from engine.paths import profiles_folder
 from workbench import cli, job
 from workbench.profiling import acceptance
 from workbench.spec import RunSpec
-from workbench.store import list_runs, open_run
+from workbench.store import open_run
 
 
 class Said(NamedTuple):
@@ -146,14 +146,14 @@ def test_ctrl_c_writes_nothing(draftree, pair, monkeypatch) -> None:
 def test_what_is_counted(tiny_pair) -> None:
     """Greedy, fixed and coupled apart; drawn children, lossy rules and other pairs left out."""
     sampled = {"temperature": 0.9}
-    decode(tiny_pair)
+    plain = decode(tiny_pair)
     decode(tiny_pair, **sampled)
     decode(tiny_pair, children="fixed", **sampled)
     decode(tiny_pair, verify="typical", **sampled)
     decode(tiny_pair, verify="multi-step", **sampled)
     decode(tiny_pair, method="prompt-lookup")
     decode(tiny_pair, draft=tiny_pair.target)
-    with open_run(list_runs()[-1].run_id) as run:
+    with open_run(plain) as run:
         found = run.info.environment["models"]
         nodes = run.nodes()
     hashes = found["target"]["content_hash"], found["draft"]["content_hash"]
