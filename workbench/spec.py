@@ -12,7 +12,7 @@ from engine.verify_paths import TYPICAL, Typical
 EMBEDDED_TARGET = "pycode-target"
 EMBEDDED_DRAFT = "pycode-draft"
 #: drafts for the embedded target by way of text: its tokens are bytes
-EMBEDDED_TEXT_DRAFT = EMBEDDED_DRAFT
+EMBEDDED_TEXT_DRAFT = "pycode-bytes"
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Execution = Literal["auto", "eager", "compiled"]

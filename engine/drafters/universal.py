@@ -46,10 +46,10 @@ class Options(ModelBased):
 
     length: int = option(24, "most tokens of the draft model per step", min=1, max=128)
     floor: float = option(
-        0.3, "it stops where its chance of all it wrote falls below this; 0: off", min=0, max=1
+        0.4, "it stops where its chance of all it wrote falls below this; 0: off", min=0, max=1
     )
     ahead: int = option(
-        7, "draft tokens copied from the text so far and run along in a pass; 0: off", min=0, max=32
+        3, "draft tokens copied from the text so far and run along in a pass; 0: off", min=0, max=32
     )
     most: int = option(4, "most drafted tokens of the target's", min=1, max=64)
     context: int = option(
@@ -224,9 +224,11 @@ class Universal:
         elif written:
             text = self._text_of(side, written)
             chain = self._found(sequence, text)
-            longer = self._found(sequence, self._text_of(side, side.written))
-            if chain != longer[: len(chain)] and (text[-1:].isalnum() or text[-1:].isspace()):
-                chain = chain[:-1]
+            may_go_on = text[-1:].isalnum() or text[-1:].isspace()
+            if may_go_on and len(chain) <= self._options.most:
+                longer = self._found(sequence, self._text_of(side, side.written))
+                if chain != longer[: len(chain)]:
+                    chain = chain[:-1]
         chain = chain[: min(self._options.most, sequence.max_depth)]
         tree = tree_from_lists(
             [sequence.tokens[-1], *chain],
@@ -268,7 +270,13 @@ def followed(letters: str, count: int) -> str:
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a piece of text, nothing added."""
+    """Token ids of a piece of text, nothing added.
+
+    Straight from the tokenizer's core where it would neither cut nor pad: a third of the time.
+    """
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is not None and core.truncation is None and core.padding is None:
+        return list(core.encode(text, add_special_tokens=False).ids)
     return list(tokenizer.encode(text, add_special_tokens=False, verbose=False)) if text else []
 
 

@@ -156,8 +156,8 @@ def _rest(fields: dict[str, Any]) -> dict[str, Any]:
         help="Times the best and the defaults are measured again.",
     )  # fmt: skip
     minutes = right.number_input(
-        "Minutes at most", 0, 10_000, 0, step=5, key="tune/minutes", persist_state="session",
-        help="Of searching. 0: as long as the trials take.",
+        "Minutes", 0, 10_000, 0, step=5, key="tune/minutes", persist_state="session",
+        help="Of searching at most. 0: as long as the trials take.",
     )  # fmt: skip
     temperature = st.slider(
         "Temperature", 0.0, 2.0, 0.0, 0.05, key="tune/temperature", help="0 is greedy.",

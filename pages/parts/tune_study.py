@@ -102,12 +102,12 @@ def _state(study: Study, *, active: bool) -> None:
             facts.insert(1, study.status)
         st.caption(escape_markdown(f"{'; '.join(facts)}."), width="content")
         left = study.left or wording.confirmation(study) is None
-        if left and not active:
-            st.button(
-                "Go on", icon=":material/play_arrow:", key="tune/go-on", type="tertiary",
-                on_click=start_study, args=(study.spec,), kwargs={"go_on": True},
-                help="Makes the trials that are left, then measures the best again.",
-            )  # fmt: skip
+        if left and not active and st.button(
+            "Go on", icon=":material/play_arrow:", key="tune/go-on", type="tertiary",
+            help="Makes the trials that are left, then measures the best again.",
+        ):  # fmt: skip
+            start_study(study.spec, go_on=True)
+            st.rerun()  # all of the page: this is drawn within a fragment
     for note in study.notes:
         st.caption(f":material/info: {escape_markdown(note)}")
 

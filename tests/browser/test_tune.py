@@ -74,5 +74,7 @@ def test_refresh_second_tab_and_cancel(slow: str, new_page: Callable):
         timeout=LONG
     )
     expect(page.get_by_text("3 of 30 trials")).to_be_visible(timeout=LONG)
-    expect(button(page, "Go on")).to_be_visible()
     expect(button(run_page, "Run")).to_be_enabled(timeout=LONG)
+    button(page, "Go on").click()
+    expect(page.get_by_text("Tuning dynamic-tree on code: 30 trials")).to_be_visible(timeout=LONG)
+    expect(button(page, "Cancel")).to_be_enabled(timeout=LONG)

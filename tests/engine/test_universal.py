@@ -103,8 +103,9 @@ def test_copied_guesses_save_passes_and_change_nothing():
     for ahead in (0, 5):
         options = BOLD | {"length": 12, "ahead": ahead}
         _, steps = decode_all(engine_for("universal", options, TARGET, DRAFT), wanted(new=60))
-        found[ahead] = [step.tree.tokens_M.tolist() for step in steps], sum(
-            step.tree.draft_passes for step in steps
+        found[ahead] = (
+            [step.tree.tokens_M.tolist() for step in steps],
+            sum(step.tree.draft_passes for step in steps),
         )
     assert found[0][0] == found[5][0]
     assert found[5][1] < 0.8 * found[0][1]
@@ -159,7 +160,9 @@ def test_a_draft_that_is_the_target_in_disguise_is_nearly_always_right():
         rolled = TARGET.model.model.embed_tokens.weight.roll(5, 0)
         draft.model.model.embed_tokens.weight.copy_(rolled)
         draft.model.lm_head.weight.copy_(TARGET.model.lm_head.weight.roll(5, 0))
-    _, steps = decode_all(engine_for("universal", {"length": 4, "floor": 0}, TARGET, draft), wanted(1, 60))
+    _, steps = decode_all(
+        engine_for("universal", {"length": 4, "floor": 0}, TARGET, draft), wanted(1, 60)
+    )
     emitted = sum(len(step.emitted) for step in steps)
     assert emitted / len(steps) > 3
 

@@ -425,7 +425,7 @@ def test_doctor(
     draftree: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
-    for name in ("pycode-target", "pycode-draft"):
+    for name in ("pycode-target", "pycode-draft", "pycode-bytes"):
         folder = data / "models" / name
         folder.mkdir(parents=True)
         for file in ("config.json", "model.safetensors", "tokenizer.json"):
