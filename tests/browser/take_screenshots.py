@@ -1,8 +1,8 @@
 """The pictures of README and docs, from real runs: `python tests/browser/take_screenshots.py`.
 
-Decodes one prompt by several methods, measures a small comparison and a sweep into a store of its
-own (or takes the store that `--runs` names), and saves every page in both themes at two widths as
-docs/images/PAGE-THEME-WIDTH.png.
+Decodes one prompt by several methods, measures a comparison, a sweep and a search into a store of
+its own (or takes the store that `--runs` names), and saves every page in both themes at two widths
+as docs/images/PAGE-THEME-WIDTH.png.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ SWEEP = {
     "repeats": 2,
     "max_new_tokens": 64,
 }
+STUDY = "tree-search"
 
 
 def main() -> None:
@@ -83,6 +84,8 @@ def fill(environment: dict[str, str], scratch: Path) -> None:
     do("sweep", str(sweep))
     do("compare", "-m", "speculative,static-tree,dynamic-tree", "-w", "code", "-w", "edit",
        "--limit", "4", "--repeats", "3", "-n", "96")  # fmt: skip
+    do("tune", "dynamic-tree", "-w", "code", "--limit", "2", "-n", "64", "--trials", "16",
+       "--only", "policy,nodes,depth", "--name", STUDY)  # fmt: skip
     for method in METHODS:
         do("run", "-m", method, "-p", PROMPT, "-n", "160")
 
@@ -182,6 +185,7 @@ VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "replay": ("/replay?run=last&step=12", show_replay),
     "compare": ("/compare", settled),
     "sweep": (f"/compare?sweep={SWEEP['name']}", settled),
+    "tune": (f"/tune?study={STUDY}", settled),
     "race": ("/race", show_race),
     "trees": ("/trees?run=last", show_trees),
     "reports": ("/reports", settled),
