@@ -20,7 +20,8 @@ _REPLAY = st.components.v2.component(
     html=_read("replay_component/replay.html"),
     css=_read("tree_component/live.css", "replay_component/replay.css"),
     js=_read(
-        "tree_component/mount.js", "tree_component/tree.js",
+        "tree_component/mount.js",
+        "tree_component/tree.js",
         "tree_component/pieces.js",
         "replay_component/timeline.js",
         "replay_component/player.js",

@@ -10,11 +10,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from engine.drafters.universal import append_aligned, common_prefix, followed
 from engine.errors import UserError
 from engine.models import LoadedModel
 from engine.requests import Request
 from engine.sampling import Sampling
+from engine.seams import append_aligned, common_prefix, followed
 from tests.engine.tiny import decode_all, engine_for, tokens_of
 
 LETTERS = "abcdefgh \n"

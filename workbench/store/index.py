@@ -57,8 +57,9 @@ def now_iso() -> str:
 
 
 def new_run_id() -> str:
-    """Sortable by time (UTC), with four random hex digits."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """Sortable by time (UTC): after the second two hex digits of its fraction, two random."""
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 256 // 1_000_000:02x}{secrets.token_hex(1)}"
 
 
 def run_file(run_id: str, folder: Path | None = None) -> Path:

@@ -56,6 +56,7 @@ def test_kill_9_loses_at_most_the_last_moments() -> None:
         open_run(run_id)
     writer.send_signal(signal.SIGKILL)
     lines += writer.stdout.read().splitlines(keepends=True)
+    os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)
     # a zombie until it is waited for, and already not running
     assert list_runs()[0].status is RunStatus.INTERRUPTED
     writer.wait()
