@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from engine.errors import UserError
@@ -24,11 +26,13 @@ def option(
     choices: tuple[str, ...] | None = None,
     common: bool = False,
     tune: bool | tuple[str, ...] | None = None,
+    where: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Any:
     """A dataclass field with its documentation and bounds. `common` ones are listed last.
 
     `tune` says whether a search over the options varies it, by default all but common ones; of
-    text, which has no range, it lists what is worth a try.
+    text, which has no range, it lists what is worth a try. `where` names other options, declared
+    before, and the values of theirs under which this one matters.
     """
     return dataclasses.field(
         default=default,
@@ -39,6 +43,7 @@ def option(
             "choices": choices,
             "common": common,
             "tune": not common if tune is None else tune,
+            "where": where or {},
         },
     )
 
@@ -55,6 +60,14 @@ class OptionInfo(NamedTuple):
     max: float | None
     #: whether a search over the options varies it unless told otherwise; of text, what it tries
     tune: bool | tuple[str, ...] = True
+    #: values of other options under which this one matters
+    where: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+    def matters(self, values: Mapping[str, Any]) -> bool:
+        """Whether it does beside these; options that are not among them do not speak against it."""
+        return all(
+            values[name] in allowed for name, allowed in self.where.items() if name in values
+        )
 
 
 def describe_options(options_type: type) -> list[OptionInfo]:
@@ -70,6 +83,7 @@ def describe_options(options_type: type) -> list[OptionInfo]:
             min=f.metadata["min"],
             max=f.metadata["max"],
             tune=f.metadata["tune"],
+            where=f.metadata["where"],
         )
         for f in sorted(dataclasses.fields(options_type), key=lambda f: f.metadata["common"])
     ]

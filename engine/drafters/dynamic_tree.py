@@ -13,27 +13,36 @@ from engine.options import option
 from engine.tree import Children
 
 AUTO = "auto"
+#: policies by the options that only they use
+BY_WIDTH = {"policy": ("eagle2", "best-first", AUTO)}
+SIZED = {"policy": tuple(POLICIES)}
 
 
 @dataclass(frozen=True, slots=True)
 class Options(ModelBased):
-    """The policy and its bounds. Options a policy does not use are ignored by it."""
+    """The policy and its bounds. Options that a policy does not use change nothing."""
 
     policy: str = option(
         "eagle2", "how the tree grows; see docs/methods.md", choices=(*POLICIES, AUTO)
     )
-    nodes: int = option(6, "drafted nodes that stay in the tree", min=1, max=255)
+    nodes: int = option(6, "drafted nodes that stay in the tree", min=1, max=255, where=SIZED)
     depth: int = option(4, "deepest level", min=1, max=32)
     top_k: int = option(3, "children proposed per expanded node", min=1, max=64)
     width: int = option(
         0, "frontier nodes expanded per pass by eagle2 and best-first; 0: as many as top_k",
-        min=0, max=64,
+        min=0, max=64, where=BY_WIDTH,
     )  # fmt: skip
     threshold: float = option(
-        0.05, "opt-tree stops when a level adds fewer expected tokens than this", min=0, max=1
+        0.05, "opt-tree stops when a level adds fewer expected tokens than this", min=0, max=1,
+        where={"policy": ("opt-tree",)},
+    )  # fmt: skip
+    most: int = option(
+        16, "most drafted nodes of auto, which finds their number", min=1, max=255,
+        where={"policy": (AUTO,)},
+    )  # fmt: skip
+    rounds: int = option(
+        4, "growth rounds of grow-and-prune", min=1, max=32, where={"policy": ("grow-and-prune",)}
     )
-    most: int = option(16, "most drafted nodes of auto, which finds their number", min=1, max=255)
-    rounds: int = option(4, "growth rounds of grow-and-prune", min=1, max=32)
 
     @property
     def frontier(self) -> int:

@@ -32,7 +32,7 @@ class Options(dynamic_tree.Options):
     width: int = option(
         1,
         "frontier nodes expanded per pass; a pass is saved where all of them were guessed",
-        min=0, max=64,
+        min=0, max=64, where=dynamic_tree.BY_WIDTH,
     )  # fmt: skip
     guesses: int = option(4, "trigram tokens run beside each expanded node", min=1, max=16)
     guess_prob: float = option(0.1, "guesses less likely than this are not run", min=0, max=1)

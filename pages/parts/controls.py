@@ -101,6 +101,8 @@ def _options(method: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     pair: list[Any] = []
     for info in infos:  # numbers stand two abreast, words take a line
+        if not info.matters(values):
+            continue
         if info.choices or info.type == "str":
             pair = []
             values[info.name] = _field(st, method, info)

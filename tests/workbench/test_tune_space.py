@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
 
 from engine.errors import UserError
 from engine.registry import METHODS, describe, method_names, parse_options
-from workbench.tuning.space import Choice, Range, defaults, derive, num_points
+from workbench.tuning.space import Choice, Range, defaults, derive, num_points, suggest
 
 
 def by_name(method: str, **wanted):
@@ -86,3 +87,22 @@ def test_text_needs_to_be_told_what_to_try() -> None:
         derive("static-tree", only=["paths"])
     with pytest.raises(UserError, match="no option to search"):
         derive("autoregressive")
+
+
+def test_options_that_a_policy_does_not_use_are_no_dimensions() -> None:
+    fixed = by_name("dynamic-tree", fix={"policy": "auto"})
+    assert {"most", "depth", "top_k", "width"} == set(fixed)
+    assert "rounds" in by_name("dynamic-tree", fix={"policy": "grow-and-prune"})
+    assert not {"rounds", "most"} & set(by_name("staged", fix={"policy": "opt-tree"}))
+    with pytest.raises(UserError, match="only where policy is grow-and-prune"):
+        derive("dynamic-tree", only=["rounds"])
+
+
+def test_a_point_holds_what_matters_in_it() -> None:
+    space = derive("dynamic-tree", only=["policy", "nodes", "most"])
+    point = {"policy": "auto", "nodes": 4, "most": 8}
+    found = suggest(optuna.trial.FixedTrial(point), "dynamic-tree", space, {})
+    assert found == {"policy": "auto", "most": 8}
+    point["policy"] = "opt-tree"
+    found = suggest(optuna.trial.FixedTrial(point), "dynamic-tree", space, {})
+    assert found == {"policy": "opt-tree", "nodes": 4}

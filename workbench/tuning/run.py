@@ -17,7 +17,7 @@ from workbench.store.index import now_iso, prepare_folder
 from workbench.tuning import study as keeping
 from workbench.tuning.bench import Measured, Site, open_site
 from workbench.tuning.confirm import Confirmation, confirm
-from workbench.tuning.space import Dimension, defaults, derive, num_points
+from workbench.tuning.space import Dimension, defaults, derive, num_points, suggest
 from workbench.tuning.spec import TuneSpec, check_method
 from workbench.tuning.study import Study
 
@@ -164,7 +164,9 @@ def _sampler(
     with keeping.quiet():
         if num_points(space) <= spec.trials:
             return BruteForceSampler(seed=spec.seed)
-        return TPESampler(seed=spec.seed + made, multivariate=True, n_startup_trials=startup)
+        return TPESampler(
+            seed=spec.seed + made, multivariate=True, group=True, n_startup_trials=startup
+        )
 
 
 def _pruner() -> optuna.pruners.BasePruner:
@@ -223,7 +225,7 @@ class _Search:
         """The objective at one point; raises what Optuna takes as pruned or failed."""
         import optuna
 
-        options = {one.name: one.suggest(trial) for one in self.space}
+        options = suggest(trial, self.spec.method, self.space, self.spec.fix)
         if any(one.options == options for one in keeping.visible(self.stored)):
             self.twins += 1
             raise _TwinError

@@ -119,9 +119,20 @@ def derive(
         if name in fixed:
             raise UserError(f"Option {name} is both fixed and to be searched; give it one of them.")
     parse_options(method, dict(fixed))
+    settled = fixed | {  # what governs others and is not searched itself
+        name: info.default for name, info in infos.items() if named and name not in [*named, *typed]
+    }
     found: list[Dimension] = []
     for name, info in infos.items():
         if name in fixed:
+            continue
+        if not info.matters(settled):
+            if name in typed or name in named:
+                (governing, values), *_ = info.where.items()
+                raise UserError(
+                    f"Option {name} of {method} matters only where {governing} is "
+                    f"{' or '.join(values)}: --fix {governing}={values[0]}."
+                )
             continue
         if name in typed:
             found.append(_typed(method, info, typed[name]))
@@ -140,8 +151,23 @@ def derive(
     return found
 
 
+def suggest(
+    trial: optuna.Trial, method: str, space: Iterable[Dimension], fix: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A point that the sampler wants tried, without the options that do not matter in it."""
+    from engine.registry import describe
+
+    infos = {info.name: info for info in describe(method)}
+    values = {name: info.default for name, info in infos.items()} | _named(fix)
+    point: dict[str, Any] = {}
+    for one in space:
+        if infos[one.name].matters(values | point):
+            point[one.name] = one.suggest(trial)
+    return point
+
+
 def num_points(space: Iterable[Dimension]) -> int:
-    """How many combinations there are."""
+    """How many combinations there are at most."""
     return math.prod(dimension.size for dimension in space)
 
 
