@@ -99,8 +99,23 @@ def test_every_method_gets_a_form_of_its_own_options(handle: FakeHandle, method:
     at = page()
     at.selectbox(key="method").set_value(method).run()
     assert not at.exception
-    for info in describe(method):
-        assert at.get_by_key(f"{method}/{info.name}") is not None
+    infos = describe(method)
+    usual = {info.name: info.default for info in infos}
+    for info in infos:
+        if info.matters(usual):
+            assert at.get_by_key(f"{method}/{info.name}") is not None
+
+
+def test_a_policy_brings_its_own_options_and_takes_others_away(handle: FakeHandle):
+    at = page()
+    at.number_input(key="dynamic-tree/nodes").set_value(9)
+    at.selectbox(key="dynamic-tree/policy").set_value("auto").run()
+    assert at.number_input(key="dynamic-tree/most").value == 16
+    with pytest.raises(KeyError):
+        at.get_by_key("dynamic-tree/nodes")
+    at.button(key="run").click().run()
+    (spec,) = handle.specs
+    assert spec.options == {"policy": "auto"}
 
 
 def test_changed_options_and_sampling_reach_the_spec(handle: FakeHandle):
