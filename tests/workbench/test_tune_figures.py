@@ -50,6 +50,12 @@ def test_words_and_switches_have_named_ticks(trials) -> None:
     assert [list(trace.x) for trace in numbers.data] == [[8], [4], [2]]
 
 
+def test_trials_in_which_an_option_did_not_matter_are_left_out(trials) -> None:
+    partly = trials.assign(**{"option.most": pd.array([None, 8, None, 16], dtype="Int64")})
+    numbers = by_option(partly, "most", speed=True)
+    assert [list(trace.x) for trace in numbers.data] == [[8], [16]]
+
+
 def test_hostile_labels_are_text(trials) -> None:
     for found in (trials_over_time(trials, speed=True), by_option(trials, "policy", speed=True)):
         assert "<a " not in json.dumps(json.loads(found.to_json()), ensure_ascii=False)

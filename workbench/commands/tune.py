@@ -303,7 +303,10 @@ def _table(study: Study) -> Any:
 
 
 def _cell(value: Any) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    from workbench.comparing.wording import DASH
+
+    words = {None: DASH, True: "on", False: "off"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def _list(*, as_json: bool) -> int:

@@ -52,9 +52,10 @@ def by_option(
 ) -> go.Figure:
     """A small figure: the objective over the values of one option, words in their order of coming.
 
-    `option` names the column `option.NAME`.
+    `option` names the column `option.NAME`; trials in which it did not matter have none.
     """
-    drawn = trials[trials["value"].notna()] if len(trials) else trials
+    known = ["value", f"option.{option}"]
+    drawn = trials[trials[known].notna().all(axis=1)] if len(trials) else trials
     if drawn.empty:
         return look.empty(theme, "No trial is measured yet.")
     places, ticks = _places(drawn[f"option.{option}"])

@@ -49,7 +49,9 @@ def trial_frame(study: Study) -> pd.DataFrame:
                 **{OPTION + name: value for name, value in trial.options.items()},
             }
         )
-    return pd.DataFrame(lines)
+    frame = pd.DataFrame(lines)
+    options = [name for name in frame if str(name).startswith(OPTION)]
+    return frame.astype({name: frame[name].convert_dtypes().dtype for name in options})
 
 
 def searched(study: Study) -> list[str]:
