@@ -8,6 +8,7 @@ the draft at its word: in stored runs, and on from there while decoding.
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Calibration:
-        """The way back. Raises KeyError or ValueError for what is no calibration."""
+        """The way back. Raises KeyError, TypeError or ValueError for what is none."""
         found = cls()
         pairs = (
             (found.tested_RB, stored["tested"]),
@@ -175,6 +176,10 @@ class Calibration:
                 if len(values) != len(row):
                     raise ValueError(f"{len(values)} bins where {len(row)} are known")
                 row[:] = [float(value) for value in values]
+        hits = [*found.accepted_RB, found.continued_B]
+        for most, row in zip([*found.tested_RB, found.parents_B], hits, strict=True):
+            if not all(0.0 <= one <= all_of < inf for one, all_of in zip(row, most, strict=True)):
+                raise ValueError("more was accepted than tested")
         found._refresh()
         return found
 

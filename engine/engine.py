@@ -70,6 +70,7 @@ def build_engine(
         if method.same_vocabulary:
             for one in drafts:
                 check_same_vocabulary(target, one)
+                _check_context(one, min(config.capacity, target.context_length))
     children = choose_children(config, method)
     if config.verify == "block" and not method.chain:
         raise UserError(
@@ -92,7 +93,7 @@ def build_engine(
         TreeRunner(
             one,
             num_slots=config.batch,
-            capacity=config.capacity if method.same_vocabulary else one.context_length,
+            capacity=method.draft_capacity(config.options, config.capacity),
             max_tree=method.max_draft_rows(config.options) + PENDING_ROWS,
             use_cache=config.cache,
             forward=forward,
@@ -173,6 +174,14 @@ def choose_children(config: EngineConfig, method: Method) -> Children:
             " use --verify match."
         )
     return wanted
+
+
+def _check_context(draft: LoadedModel, needed: int) -> None:
+    if draft.context_length < needed:
+        raise UserError(
+            f"{draft.name} reads {draft.context_length} tokens, and prompt and output may have "
+            f"{needed}: shorten the prompt, lower --max-new-tokens, or choose another draft model."
+        )
 
 
 def check_same_vocabulary(target: LoadedModel, draft: LoadedModel) -> None:

@@ -118,7 +118,7 @@ def _convert(info: OptionInfo, value: Any, *, method: str) -> Any:
             converted = float(value)
         else:
             converted = str(value)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where} is {value!r}; it takes {_expected(info)}.") from error
     if info.choices and converted not in info.choices:
         raise UserError(f"{where} is {value!r}; it takes one of {', '.join(info.choices)}.")

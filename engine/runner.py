@@ -328,6 +328,15 @@ def kv_shapes(loaded: LoadedModel) -> list[tuple[int, int, int]]:
     return [probe.shapes[layer] for layer in range(len(probe.shapes))]
 
 
+def check_finite(log_norm_N: np.ndarray, loaded: LoadedModel) -> None:
+    """Raises DecodeError where a row of logits, known by its norm, is not finite."""
+    if not np.isfinite(log_norm_N).all():
+        raise DecodeError(
+            f"{loaded.name} gave NaN or infinite logits in {loaded.dtype}: its weights are damaged"
+            " or the dtype overflows; try --dtype float32."
+        )
+
+
 def to_numpy(values: torch.Tensor) -> np.ndarray:
     """float32 on the host; a view where it is that already."""
     return values.detach().to("cpu", torch.float32).numpy()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.errors import DecodeError
-from engine.runner import Nodes, TreeRunner, to_numpy
+from engine.runner import Nodes, TreeRunner, check_finite, to_numpy
 from engine.tree import TokenTree
 
 
@@ -61,12 +60,7 @@ class Target:
         out = {}
         for slot, tree in trees.items():
             norm_N = norms[slot, : tree.num_nodes]
-            if not np.isfinite(norm_N).all():
-                loaded = self.runner.loaded
-                raise DecodeError(
-                    f"{loaded.name} gave NaN or infinite logits in {loaded.dtype}: its weights are"
-                    " damaged or the dtype overflows; try --dtype float32."
-                )
+            check_finite(norm_N, self.runner.loaded)
             out[slot] = Scores(host[slot, : tree.num_nodes], norm_N)
         return out
 

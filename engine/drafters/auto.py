@@ -122,7 +122,8 @@ class AutoDrafter(ModelDrafter):
             draft_scale=self.pace.draft_scale,
             rate=self._tokens / self._ms if self._ms else 0.0,
             most=self._bounds.most,
-            first_rows=max(len(self._pending[s.slot]) for s in sequences),
+            # more than that is caught up with once, whenever drafting begins
+            first_rows=max(min(len(self._pending[s.slot]), PENDING_ROWS) for s in sequences),
         )
 
     def _grow(self, growth: Growth, chooser: Chooser, max_depth: int) -> Policy:

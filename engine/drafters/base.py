@@ -88,6 +88,8 @@ class Method:
     max_nodes: Callable[[Any], int]
     #: most rows the draft cache needs behind the prefix
     max_draft_rows: Callable[[Any], int] = lambda options: 0
+    #: tokens that the draft cache needs room for, of (options, longest prompt and output)
+    draft_capacity: Callable[[Any, int], int] = lambda options, longest: longest
     needs_draft: bool = False
     #: what must be trained for it; empty: nothing
     training: str = ""

@@ -100,7 +100,7 @@ class Combine:
     def observe(
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
     ) -> None:
-        expected = self._expected.get(sequence.slot)
+        expected = self._expected.pop(sequence.slot, None)
         if expected is not None:
             self._kept_word.learn(verdict.num_accepted / expected)
         elif tree.num_drafted:

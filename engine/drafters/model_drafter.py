@@ -14,7 +14,7 @@ import numpy as np
 from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.common import AdaptiveExit, ModelBased
 from engine.growth import Chooser, Growth, Row
-from engine.runner import Nodes, to_numpy
+from engine.runner import Nodes, check_finite, to_numpy
 from engine.tree import TokenTree, root_only
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class ModelDrafter:
         out = {}
         for slot, new in batch.items():
             count = len(new.tokens_N)
+            check_finite(log_norm[slot, :count], self._runner.loaded)
             wide = to_width(logits[slot, :count], self._context.vocab_size)
             out[slot] = list(map(Row, wide, log_norm[slot, :count]))
         return out
@@ -166,10 +167,10 @@ class ModelDrafter:
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
     ) -> None:
         slot = sequence.slot
-        if slot in self._exits:
+        ran, self._num_pending[slot] = self._num_pending[slot], 0
+        if ran and slot in self._exits:
             deepest = int(tree.depth_M[: tree.num_nodes].max())
             self._exits[slot].adapt(accepted=verdict.num_accepted, drafted=deepest)
-        ran, self._num_pending[slot] = self._num_pending[slot], 0
         if ran:  # else nothing was drafted, and the draft cache stands still
             rows = list(range(ran))
             for node in verdict.path_A[1:]:

@@ -25,7 +25,7 @@ import numpy as np
 from engine.drafters.base import DrafterContext, Method, Sequence
 from engine.drafters.common import AdaptiveExit, ModelBased
 from engine.options import option
-from engine.runner import Nodes, to_numpy
+from engine.runner import Nodes, check_finite, to_numpy
 from engine.seams import append_aligned, common_prefix, encode, followed, spelled
 from engine.text import REPLACEMENT, decode
 from engine.tree import Children, TokenTree, root_only, tree_from_lists
@@ -169,6 +169,7 @@ class Universal:
             going = []
             for slot in writing:
                 first, count = len(new[slot]) - 1, len(guess[slot]) + 1
+                check_finite(log_norm[slot, first : first + count], self._runner.loaded)
                 rows = logits[slot, first : first + count, : self._runner.loaded.vocab_size]
                 best = rows.argmax(-1)
                 logprobs = rows[np.arange(count), best] - log_norm[slot, first : first + count]
@@ -251,6 +252,11 @@ class Universal:
         return list(takewhile(lambda token: token < self._vocab_size, found))
 
 
+def draft_capacity(options: Options, longest: int) -> int:
+    """What the draft model reads at most; its whole context where that is not bounded."""
+    return options.context + options.length + 2 if options.context else 1 << 30
+
+
 METHOD = Method(
     name="universal",
     summary="A chain from a draft model of another tokenizer, by way of text.",
@@ -258,6 +264,7 @@ METHOD = Method(
     build=Universal,
     max_nodes=lambda options: options.most + 1,
     max_draft_rows=lambda options: _PENDING + options.ahead,
+    draft_capacity=draft_capacity,
     needs_draft=True,
     same_vocabulary=False,
     chain=True,

@@ -12,8 +12,6 @@ import pytest
 import torch
 
 from engine import ngram
-from engine.costs import PairCost, PassCost
-from engine.drafters import auto
 from engine.errors import UserError
 from engine.records import Fate, FinishReason, Origin
 from engine.registry import METHODS, method_names
@@ -63,16 +61,9 @@ CASES = [
     for method in method_names()
     for options in [BOLD.get(method, {}), *SETTINGS.get(method, [])]
 ]
+pytestmark = pytest.mark.usefixtures("drafting_pays")
 GREEDY = Sampling()
 WARM = Sampling(temperature=0.8, top_k=40, top_p=0.95, seed=11)
-
-
-@pytest.fixture(autouse=True)
-def _drafting_pays(monkeypatch):
-    """Policy auto drafts where it pays, which on a pair of equal models it would not."""
-    slow = PassCost((1, 64), (1, 2), ((10.0, 11.0), (10.0, 11.0)))
-    fast = PassCost((1, 64), (1, 2), ((0.1, 0.2), (0.1, 0.2)))
-    monkeypatch.setattr(auto, "measure", lambda *runners, **how: PairCost(slow, fast))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from engine.sampling import Sampling
 from tests.engine.test_contract import SETTINGS
 from tests.engine.tiny import decode_all, engine_for, tokens_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("drafting_pays")]
 NEW_TOKENS = 32
 GREEDY, WARM = Sampling(), Sampling(temperature=0.8, seed=3)
 CASES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -168,13 +169,25 @@ def test_nan_weights_stop_the_run_with_a_sentence(method):
         engine.step()
 
 
-def test_nan_in_the_draft_costs_speed_never_tokens():
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("method", ["speculative", "dynamic-tree", "universal"])
+def test_nan_in_the_draft_is_said_by_its_name(method, temperature):
     target = tiny()
-    reference, _ = decode_all(engine_for("autoregressive", {}, target, None), requests(2))
-    draft = near(target)
+    draft = dataclasses.replace(near(target), name="the draft")
     draft.model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
-    done, _ = decode_all(engine_for("dynamic-tree", {}, target, draft), requests(2))
-    assert [r.token_ids for r in done.values()] == [r.token_ids for r in reference.values()]
+    sampling = Sampling(temperature=temperature)
+    engine = engine_for(method, {}, target, draft, sampling=sampling)
+    engine.add(requests(1)[0])
+    with pytest.raises(DecodeError, match="the draft gave NaN or infinite logits"):
+        engine.step()
+
+
+def test_a_draft_that_reads_too_little_is_refused():
+    target = tiny()
+    short = dataclasses.replace(near(target), name="short", context_length=40)
+    with pytest.raises(UserError, match=r"short reads 40 tokens, and .* may have 100"):
+        engine_for("speculative", {}, target, short, capacity=100)
+    decode_all(engine_for("universal", {}, target, short), requests(1))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from engine.errors import UserError
 from workbench.comparing.arms import PLAIN
-from workbench.comparing.expand import arm_text, read_arm
+from workbench.comparing.expand import arm_text, expand, read_arm
 from workbench.comparing.result import Baseline, CompareSpec
 from workbench.spec import ChildrenChoice, RunSpec, Verify
 from workbench.sweeping.spec import NAME
@@ -88,7 +88,7 @@ class TuneSpec(CompareSpec):
         settings = {"verify": self.verify, "children": self.children}
         usual = {"verify": "match", "children": "auto"}
         chosen = {name: value for name, value in settings.items() if value != usual[name]}
-        return arm_text(self.method, {**self.changed(options), **chosen})
+        return expand([arm_text(self.method, {**self.changed(options), **chosen})])[0]
 
     def comparison(self, arms: list[str], *, limit: int | None) -> CompareSpec:
         """The comparison of some arms under the study's settings."""
