@@ -57,24 +57,30 @@ def studies_view(*, active: bool) -> None:
     if st.session_state.get("tune/chosen") not in names:
         st.session_state.pop("tune/chosen", None)
     chosen = st.selectbox("Study", names, key="tune/chosen", persist_state="session")
-    st.query_params["study"] = st.session_state["tune/from"] = chosen
+    if not running or running in names:  # else the address names the study that is to come
+        st.query_params["study"] = st.session_state["tune/from"] = chosen
     grows = chosen == running
     st.fragment(_draw, run_every=4 * settings.refresh_s if grows else None)(chosen, active)
 
 
 def _wait_for(name: str) -> None:
     """The page is drawn anew once a study that has just been started is stored."""
-    if name in study_names():
-        st.rerun()
+    try:
+        load_study(name)
+    except UserError:  # not there yet
+        return
+    st.rerun()
 
 
 def _draw(name: str, active: bool) -> None:
     try:
         study = _read(name, changed_at(name))
+        said = wording.verdict(study)
+        wording.best_spec(study)  # its method or options may be gone
     except UserError as error:
         st.error(escape_markdown(str(error)), icon=":material/error:")
         return
-    verdict(wording.verdict(study), tone=wording.tone(study))
+    verdict(said, tone=wording.tone(study))
     _state(study, active=active)
     _take_along(study)
     if not study.trials:

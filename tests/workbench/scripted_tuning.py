@@ -66,7 +66,7 @@ def scripted_confirm(
         options=best, key=known["key"], comparison="compare-20260101-000000-0000",
         ratio=around(ours / usual), speedup=around(ours), defaults_speedup=around(usual),
         tokens_per_step=2.4, defaults_tokens_per_step=2.1, prompts=known["seen"], new=True,
-        repeats=spec.repeats, same=best == defaults,
+        repeats=spec.repeats, same=best == defaults, baseline=defaults,
     )  # fmt: skip
 
 

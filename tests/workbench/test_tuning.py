@@ -17,7 +17,7 @@ from workbench.specfile import parse_spec, spec_text
 from workbench.tuning import wording
 from workbench.tuning.run import tune
 from workbench.tuning.spec import TAU, TuneSpec, read_duration, study_name
-from workbench.tuning.study import load_study, study_file, study_names
+from workbench.tuning.study import load_study, open_journal, study_file, study_names
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_tokens_per_step_as_objective(runs: Path, site: ScriptedSite) -> None:
     assert best is not None
     assert best.speedup is None, "plain decoding is not timed for it"
     assert best.value == best.tokens_per_step
-    assert "2.40 tokens per step against the defaults' 2.10" in wording.verdict(found)
+    assert "2.40 tokens per step against 2.10 of the defaults" in wording.verdict(found)
 
 
 def test_the_search_ends_in_time(runs: Path, site: ScriptedSite) -> None:
@@ -223,6 +223,77 @@ def test_a_best_that_does_not_hold_is_not_written(runs: Path, site: ScriptedSite
     spec = wording.best_spec(found)
     assert spec is not None
     assert spec.options == {}
+
+
+def test_what_it_was_measured_beside_is_named_and_written(runs: Path, site: ScriptedSite) -> None:
+    from workbench.statistics import Interval
+
+    def worse(*words, **known):
+        return scripted_confirm(*words, **known)._replace(ratio=Interval(0.9, 0.85, 0.95))
+
+    spec = tune_spec(space={"nodes": "[4,9]", "depth": "2..6"}, trials=10)
+    found = tune(spec, runs=runs, open_site=site, confirm=worse)
+    assert "the space's nearest to the defaults (nodes 4)" in wording.verdict(found)
+    written = wording.best_spec(found)
+    assert written is not None
+    assert written.options == {"nodes": 4}
+
+
+def test_by_tokens_per_step_more_of_them_win(runs: Path, site: ScriptedSite) -> None:
+    from workbench.statistics import Interval
+
+    def slower(*words, **known):
+        return scripted_confirm(*words, **known)._replace(ratio=Interval(0.5, 0.4, 0.6))
+
+    spec = tune_spec(objective=TAU, trials=20)
+    found = tune(spec, runs=runs, open_site=site, confirm=slower)
+    best = found.best
+    assert best is not None
+    assert wording.tone(found) == "pays"
+    assert wording.best_spec(found) == found.spec.run(best.options)
+
+
+def test_a_fresh_study_that_cannot_begin_costs_nothing(runs: Path, site: ScriptedSite) -> None:
+    search(tune_spec(trials=4), site, runs)
+
+    def broken(*words):
+        raise UserError("There is no such model.")
+
+    with pytest.raises(UserError, match="no such model"):
+        tune(tune_spec(trials=4), runs=runs, fresh=True, open_site=broken)
+    assert len(load_study("trees", runs).trials) == 4
+    file = study_file("trees", runs)
+    file.write_text("no journal\n")
+    found = tune(
+        tune_spec(trials=3), runs=runs, fresh=True, open_site=site, confirm=scripted_confirm
+    )
+    assert len(found.trials) == 3
+    assert [one.name for one in file.parent.iterdir()] == [file.name]
+
+
+def test_a_study_of_another_version_is_a_sentence(runs: Path, site: ScriptedSite) -> None:
+    search(tune_spec(trials=3), site, runs)
+    stored = open_journal("trees", runs)
+    stored.set_user_attr("spec", {"nods": 1})
+    with pytest.raises(UserError, match="of another version"):
+        load_study("trees", runs)
+
+
+def test_a_small_space_is_done_once_all_of_it_was_tried(runs: Path, site: ScriptedSite) -> None:
+    spec = tune_spec(space={"nodes": "[8,9]", "depth": "[4,5]"}, trials=30)
+    found = search(spec, site, runs)
+    assert (len(found.trials), found.left) == (4, 0)
+    opened = site.opened
+    search(spec, site, runs)
+    assert site.opened == opened, "nothing is loaded for nothing"
+
+
+def test_text_with_spaces_names_the_same_arm(runs: Path) -> None:
+    from workbench.comparing.arms import parse_arm
+
+    spec = tune_spec(methods=["static-tree"], only=[], space={"expansion": "[2, 2|3, 1]"})
+    label = spec.arm({"expansion": "3, 1"})
+    assert parse_arm(label).label == label == "static-tree:expansion=3,1"
 
 
 def test_names_and_lengths_of_time() -> None:

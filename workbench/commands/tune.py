@@ -238,8 +238,11 @@ def _tune_and_print(spec: TuneSpec, *, out: Path | None, fresh: bool, as_json: b
         file = write_spec(best, out or Path(f"{spec.name}.spec.json"))
         say(f"The best is in {file}; run it with: draftree run --spec {file}")
     if found.status == "cancelled":
-        say("Stopped; finished trials are kept. The same command, or "
-            f"`draftree tune --resume {spec.name}`, goes on.")  # fmt: skip
+        if found.trials:
+            say("Stopped; finished trials are kept. The same command, or "
+                f"`draftree tune --resume {spec.name}`, goes on.")  # fmt: skip
+        else:
+            say("Stopped before a trial was finished; nothing is kept.")
         return CANCELLED_CODE
     return 0 if best is not None else 1
 

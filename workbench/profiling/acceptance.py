@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import duckdb
 import numpy as np
 import pandas as pd
 
@@ -66,7 +67,7 @@ def learn(
     Raises StoppedError when asked to stop.
     """
     found = Learned({}, {})
-    opened = 0
+    counted = 0
     for number, entry in enumerate(iter_runs(folder)):
         if should_stop():
             raise StoppedError
@@ -74,15 +75,16 @@ def learn(
         spec = _usable(entry)
         if spec is None:
             continue
-        opened += 1
-        if opened > MOST_RUNS:
-            break
         try:
             with open_run(entry.run_id, folder) as run:
-                if _of_pair(run, target_hash, draft_hash):
-                    _count(run, spec, found)
-        except UserError:
+                if not _of_pair(run, target_hash, draft_hash):
+                    continue
+                _count(run, spec, found)
+        except (UserError, duckdb.Error):
             continue  # under way, or damaged: the others will do
+        counted += 1
+        if counted == MOST_RUNS:
+            break
     return found
 
 

@@ -135,7 +135,7 @@ class StoredProfile:
 def profile_file(stored: StoredProfile) -> Path:
     """Where it lies; the name hashes its setting."""
     digest = hashlib.sha256(repr(stored.setting).encode()).hexdigest()[:12]
-    pair = "--".join(name.replace("/", "-") for name in (stored.target, stored.draft))
+    pair = "--".join(Path(name).name[:60] for name in (stored.target, stored.draft))
     return profiles_folder() / f"{pair}-{digest}.json"
 
 

@@ -18,7 +18,8 @@ from workbench.statistics import Interval, medians, paired_speedup
 from workbench.tuning.spec import TuneSpec
 from workbench.workloads import load_workload
 
-_LEAST_NEW = 2
+#: fewer unseen prompts than that say little: then all count
+_LEAST_NEW = 6
 
 
 class Confirmation(NamedTuple):
@@ -35,7 +36,8 @@ class Confirmation(NamedTuple):
     prompts: int
     new: bool  # no trial saw these prompts
     repeats: int
-    same: bool  # the defaults are the best
+    same: bool  # the baseline is the best
+    baseline: dict[str, Any]  # the defaults, or the point of the space that is nearest to them
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` is the way back."""
@@ -121,6 +123,7 @@ def judge_again(
         new=chosen is unseen,
         repeats=spec.repeats,
         same=usual is ours,
+        baseline=defaults,
     )
 
 

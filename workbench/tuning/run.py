@@ -77,7 +77,7 @@ def tune(
                 _Search(spec, space, stored, site, telling).run()
         best = keeping.as_study(stored).best
         before = stored.user_attrs.get("confirmed") or {}
-        if best is not None and before.get("key") != best.key:
+        if best is not None and (before.get("key") != best.key or "baseline" not in before):
             found = confirm(
                 spec,
                 best.options,
@@ -99,6 +99,9 @@ def tune(
             made = keeping.as_study(stored)
             if status != "finished" and not made.trials:  # nothing is worth a name
                 file.unlink(missing_ok=True)
+                if _aside(file).is_file():
+                    _aside(file).replace(file)
+            _aside(file).unlink(missing_ok=True)
     return made
 
 
@@ -112,29 +115,44 @@ def _begin(
 ) -> optuna.Study:
     """The stored study of this name to go on with, or a new one; marked as under way."""
     file = keeping.study_file(spec.name, runs)
-    if (pid := keeping.under_way(spec.name, runs)) is not None:
+    if (pid := _worked_on_by(spec.name, runs, fresh=fresh)) is not None:
         raise UserError(
             f"Study {spec.name} is under way in process {pid}; wait until it has ended, or stop it "
             "there."
         )
-    if fresh:
+    if fresh and file.is_file():
         with keeping.storing(file):
-            file.unlink(missing_ok=True)
+            file.replace(_aside(file))
     stored = keeping.open_journal(
         spec.name, runs, create=True, sampler=_sampler(spec, space), pruner=_pruner()
     )
     with keeping.storing(file):
-        if "spec" not in stored.user_attrs:
-            stored.set_user_attr("started", now_iso())
-            stored.enqueue_trial(first)
-        else:
-            _check_same(TuneSpec.model_validate(stored.user_attrs["spec"]), spec)
+        if "spec" in stored.user_attrs:
+            _check_same(keeping.load_study(spec.name, runs).spec, spec)
             _again(stored)
-        stored.sampler = _sampler(spec, space, made=len(stored.get_trials(deepcopy=False)))
         stored.set_user_attr("spec", spec.model_dump(mode="json"))
+        if "started" not in stored.user_attrs:
+            stored.enqueue_trial(first)
+            stored.set_user_attr("started", now_iso())
+        stored.sampler = _sampler(spec, space, made=len(stored.get_trials(deepcopy=False)))
         stored.set_user_attr("process", keeping.this_process())
         stored.set_user_attr("status", keeping.RUNNING)
     return stored
+
+
+def _worked_on_by(name: str, runs: Path, *, fresh: bool) -> int | None:
+    """The other process, None where there is none; a damaged file is none's where it may go."""
+    try:
+        return keeping.under_way(name, runs)
+    except UserError:
+        if fresh:
+            return None
+        raise
+
+
+def _aside(file: Path) -> Path:
+    """Where a study lies that a fresh one of its name is to replace, once that has begun."""
+    return file.with_suffix(".replaced")
 
 
 def _again(stored: optuna.Study) -> None:
@@ -177,6 +195,8 @@ def _pruner() -> optuna.pruners.BasePruner:
 
 def _wanted(stored: optuna.Study, spec: TuneSpec) -> int:
     """Trials that are still to be made."""
+    if stored.user_attrs.get("exhausted"):
+        return 0
     return max(0, spec.trials - len(keeping.visible(stored)))
 
 
@@ -211,6 +231,7 @@ class _Search:
                 )
                 return
             if self.twins >= _MOST_TWINS:
+                self.stored.set_user_attr("exhausted", True)
                 self.telling.note(
                     f"The search ended after {self.made} trials: it kept proposing what it had "
                     "measured."
@@ -219,6 +240,7 @@ class _Search:
             self.stored.sampler = self._drawing if self.twins >= _FEW_TWINS else self._learning
             self.stored.optimize(self._trial, n_trials=1, catch=(DecodeError, _TwinError))
         if most < spec.trials:
+            self.stored.set_user_attr("exhausted", True)
             self.telling.note(f"There are only {most} combinations; all of them were tried.")
 
     def _trial(self, trial: optuna.Trial) -> float:

@@ -64,6 +64,7 @@ class Study:
     trials: list[Trial] = field(default_factory=list)
     confirmed: dict[str, Any] | None = None  # see workbench.tuning.confirm
     notes: list[str] = field(default_factory=list)
+    exhausted: bool = False  # there is nothing new to try
 
     @property
     def best(self) -> Trial | None:
@@ -74,7 +75,7 @@ class Study:
     @property
     def left(self) -> int:
         """Trials that are not made yet."""
-        return max(0, self.spec.trials - len(self.trials))
+        return 0 if self.exhausted else max(0, self.spec.trials - len(self.trials))
 
 
 def study_names(runs: Path | None = None) -> list[str]:
@@ -95,7 +96,14 @@ def load_study(name: str, runs: Path | None = None) -> Study:
         raise UserError(
             f"There is no study {name[:80]!r} in {folder(runs)}; `draftree tune METHOD` makes one."
         )
-    return as_study(open_journal(name, runs))
+    stored = open_journal(name, runs)
+    try:
+        return as_study(stored)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"Study {name} in {folder(runs)} is damaged, or of another version of Draftree "
+            f"({type(error).__name__}); begin anew with --fresh, or delete it."
+        ) from None
 
 
 def as_study(stored: optuna.Study) -> Study:
@@ -112,6 +120,7 @@ def as_study(stored: optuna.Study) -> Study:
         trials=visible(stored),
         confirmed=known.get("confirmed"),
         notes=list(known.get("notes", [])),
+        exhausted=bool(known.get("exhausted")),
     )
 
 

@@ -27,7 +27,17 @@ def confirmation(study: Study) -> Confirmation | None:
     best = study.best
     if study.confirmed is None or best is None or study.confirmed.get("key") != best.key:
         return None
-    return Confirmation.from_json(study.confirmed)
+    try:
+        return Confirmation.from_json(study.confirmed)
+    except (KeyError, TypeError):  # of another version: it will be measured again
+        return None
+
+
+def baseline_told(study: Study, again: Confirmation) -> str:
+    """What the best was measured beside."""
+    if study.spec.changed(again.baseline) == study.spec.changed({}):
+        return DEFAULTS
+    return f"the space's nearest to the defaults ({options_told(study, again.baseline)})"
 
 
 def verdict(study: Study) -> str:
@@ -45,23 +55,25 @@ def verdict(study: Study) -> str:
     new = " that no trial saw" if again.new else ""
     where = f"measured again on {count(again.prompts, 'prompt')}{new}"
     plain = f"{ratio_with_bounds(again.speedup)} as fast as plain decoding"
+    usual = baseline_told(study, again)
     if again.same:
-        return (
-            f"The defaults are the best of {count(len(study.trials), 'trial')}: {plain}, {where}."
-        )
-    times = f"{ratio_with_bounds(again.ratio)} as fast as the defaults"
+        best_of = f"the best of {count(len(study.trials), 'trial')}: {plain}, {where}."
+        return f"The defaults are {best_of}" if usual == DEFAULTS else f"{name} is {best_of}"
+    times = f"{ratio_with_bounds(again.ratio)} as fast as {usual}"
     if study.spec.objective != SPEED:
-        steps = f"{again.tokens_per_step:.2f} tokens per step against the defaults' "
-        steps += f"{again.defaults_tokens_per_step:.2f}"
-        return f"{name} makes {steps} and decodes {times}, {plain}, {where}."
+        steps = f"{again.tokens_per_step:.2f} tokens per step against "
+        steps += f"{again.defaults_tokens_per_step:.2f} of {usual}"
+        ahead = "" if tone(study) != "costs" else f"{usual[0].upper()}{usual[1:]} did better: "
+        return f"{ahead}{name} makes {steps} and decodes {times}, {plain}, {where}."
     match finding(again.ratio):
         case Finding.PAYS:
             return f"It pays: {name} decodes {times} and {plain}, {where}."
         case Finding.COSTS:
-            return f"The defaults are better: {name} decodes only {times}, {where}."
+            better = "The defaults are better" if usual == DEFAULTS else "It does not hold"
+            return f"{better}: {name} decodes only {times}, {where}."
         case Finding.EVEN:
             return (
-                f"No measurable gain over the defaults: {name} decodes {times}, and the interval "
+                f"No measurable gain over {usual}: {name} decodes {times}, and the interval "
                 f"contains 1; {plain}, {where}."
             )
         case _:
@@ -73,6 +85,8 @@ def tone(study: Study) -> str:
     again = confirmation(study)
     if again is None or again.same:
         return "open" if again is None else "even"
+    if study.spec.objective != SPEED:
+        return "pays" if again.tokens_per_step > again.defaults_tokens_per_step else "costs"
     names = {Finding.PAYS: "pays", Finding.COSTS: "costs", Finding.EVEN: "even"}
     return names.get(finding(again.ratio), "open")
 
@@ -107,12 +121,12 @@ def lossless_told(study: Study) -> str:
 
 
 def best_spec(study: Study) -> RunSpec | None:
-    """What to run: the best, or the defaults where they turned out better."""
+    """What to run: the best, or what it was measured beside where that turned out better."""
     best, again = study.best, confirmation(study)
     if best is None:
         return None
-    if again is not None and finding(again.ratio) is Finding.COSTS:
-        return study.spec.run({})
+    if again is not None and tone(study) == "costs":
+        return study.spec.run(again.baseline)
     return study.spec.run(best.options)
 
 

@@ -15,7 +15,10 @@ _ALIKE = (
     "device", "execution", "cache", "typical_epsilon", "typical_alpha", "other_drafts",
 )  # fmt: skip
 #: what the widgets can show; a value beyond cannot be taken over
-_MOST = {"temperature": 2.0, "top_k": 100_000, "max_new_tokens": 8192, "seed": 2**31}
+_BOUNDS = {
+    "temperature": (0.0, 2.0), "top_k": (0, 100_000), "top_p": (0.01, 1.0), "seed": (0, 2**31),
+    "max_new_tokens": (1, 8192), "typical_epsilon": (0.01, 1.0), "typical_alpha": (0.01, 1.0),
+}  # fmt: skip
 
 
 class Taken(NamedTuple):
@@ -35,10 +38,10 @@ def widgets_of(stored: Mapping[str, Any]) -> Taken:
     spec = RunSpec.model_validate(
         dict(stored) | ({} if stored.get("prompt") or stored.get("workload") else {"prompt": "-"})
     )
-    for name, most in _MOST.items():
-        if not 0 <= getattr(spec, name) <= most:
+    for name, (least, most) in _BOUNDS.items():
+        if not least <= getattr(spec, name) <= most:
             raise UserError(
-                f"The form takes {name} from 0 to {most:g}, and the spec has "
+                f"The form takes {name} from {least:g} to {most:g}, and the spec has "
                 f"{getattr(spec, name)}; use `draftree run --spec`."
             )
     options = parse_options(spec.method, spec.options)
@@ -47,6 +50,7 @@ def widgets_of(stored: Mapping[str, Any]) -> Taken:
                 for info in describe(spec.method)}  # fmt: skip
     widgets |= {name: getattr(spec, name) for name in _ALIKE if name in RunSpec.model_fields}
     embedded = spec.target == EMBEDDED_TARGET and spec.draft in (None, EMBEDDED_DRAFT)
+    embedded = embedded and not spec.other_drafts
     widgets["pair"] = "Embedded pair" if embedded else "Other models"
     if not embedded:
         widgets |= {"target": spec.target, "draft": spec.draft}

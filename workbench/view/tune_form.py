@@ -53,7 +53,7 @@ def under_free_name(spec: TuneSpec, runs: Path | None = None) -> TuneSpec:
     while name in taken:
         before = load_study(name, runs)
         if before.spec.measured_as() == spec.measured_as() and (
-            len(before.trials) < spec.trials or before.confirmed is None
+            (len(before.trials) < spec.trials and not before.exhausted) or before.confirmed is None
         ):
             break
         number += 1
