@@ -201,3 +201,9 @@ def test_a_spec_becomes_widgets_and_what_has_no_place_is_named() -> None:
     assert (own.widgets["pair"], own.widgets["target"]) == ("Other models", "./m")
     with pytest.raises(UserError, match="takes temperature from 0 to 2"):
         widgets_of({"temperature": 3.0})
+    with pytest.raises(UserError, match=r"takes top_p from 0.01"):
+        widgets_of({"top_p": 0.001})
+    with pytest.raises(UserError, match="names no draft model, and speculative needs one"):
+        widgets_of({"method": "speculative", "draft": None})
+    several = widgets_of({"method": "static-tree", "other_drafts": ["./b"]}).widgets
+    assert (several["pair"], several["other_drafts"]) == ("Other models", ["./b"])

@@ -28,6 +28,7 @@ class ScriptedSite:
     def __init__(self) -> None:
         self.measured: list[dict[str, Any]] = []
         self.opened = 0
+        self.on = {"target": "a1", "prompts": "b2"}
         self.before: Callable[[int], None] = lambda number: None
 
     def __call__(self, spec: TuneSpec, defaults: dict[str, Any], telling: Any) -> Site:
@@ -50,7 +51,7 @@ class ScriptedSite:
                 after_prompt(at + 1, found)
             return found
 
-        return Site(PROMPTS, measure)
+        return Site(PROMPTS, measure, self.on)
 
 
 def scripted_confirm(

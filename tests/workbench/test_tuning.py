@@ -253,6 +253,16 @@ def test_by_tokens_per_step_more_of_them_win(runs: Path, site: ScriptedSite) -> 
     assert wording.best_spec(found) == found.spec.run(best.options)
 
 
+def test_other_models_under_the_same_name_are_noticed(runs: Path, site: ScriptedSite) -> None:
+    search(tune_spec(trials=3), site, runs)
+    site.on = {"target": "a2", "prompts": "b2"}
+    with pytest.raises(UserError, match=r"other contents \(target\)"):
+        search(tune_spec(trials=6), site, runs)
+    kept = load_study("trees", runs)
+    assert (len(kept.trials), kept.status) == (3, "failed")
+    assert len(search(tune_spec(trials=4), site, runs, fresh=True).trials) == 4
+
+
 def test_a_fresh_study_that_cannot_begin_costs_nothing(runs: Path, site: ScriptedSite) -> None:
     search(tune_spec(trials=4), site, runs)
 

@@ -5,9 +5,11 @@ Models are loaded, prompts tokenised and forwards compiled once for all trials.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from engine.errors import DecodeError, UserError
@@ -70,6 +72,8 @@ class Site(NamedTuple):
 
     num_prompts: int
     measure: Callable[[dict[str, Any], AfterPrompt], Measured]
+    #: what trials of one study must have in common beside their settings, in words and hashes
+    on: Mapping[str, str] = MappingProxyType({})
 
 
 def open_site(spec: TuneSpec, defaults: dict[str, Any], telling: Telling) -> Site:
@@ -113,7 +117,16 @@ def open_site(spec: TuneSpec, defaults: dict[str, Any], telling: Telling) -> Sit
                 after_prompt(at + 1, found)
         return found
 
-    return Site(len(requests), measure)
+    return Site(len(requests), measure, _measured_on(group.site, requests, mode=plain.mode))
+
+
+def _measured_on(site: decoders.Site, requests: Sequence[Request], *, mode: str) -> dict[str, str]:
+    prompts = repr([request.prompt_ids for request in requests]).encode()
+    found = {"prompts": hashlib.sha256(prompts).hexdigest()[:16], "execution": mode}
+    for role, loaded in (("target", site.pair.target), ("draft", site.pair.draft)):
+        if loaded is not None:
+            found |= {role: loaded.content_hash, "device": loaded.device}
+    return found
 
 
 def _in_turn(pair: list[Decoder], request: Request, telling: Telling) -> dict[str, RequestRecord]:

@@ -72,6 +72,7 @@ def tune(
     try:
         if _wanted(stored, spec):
             site = open_site(spec, first, telling)
+            _check_on(stored, site)
             with keeping.storing(file), keeping.quiet():
                 stored.set_user_attr("prompts", site.num_prompts)
                 _Search(spec, space, stored, site, telling).run()
@@ -313,6 +314,18 @@ def _check_same(before: TuneSpec, now: TuneSpec) -> None:
             f"Study {now.name} was made with {name} {_shown(old.get(name))}, and now it is "
             f"{_shown(new[name])}. Give it another name (--name), or begin anew (--fresh)."
         )
+
+
+def _check_on(stored: optuna.Study, site: Site) -> None:
+    """The same models and prompts as the trials before had, whatever they are called."""
+    before = stored.user_attrs.get("on", {})
+    changed = [what for what, known in site.on.items() if before.get(what, known) != known]
+    if changed:
+        raise UserError(
+            f"Study {stored.study_name} was made with other contents ({' and '.join(changed)}) "
+            "under the same names. Give it another name (--name), or begin anew (--fresh)."
+        )
+    stored.set_user_attr("on", dict(site.on))
 
 
 def _shown(value: Any) -> str:

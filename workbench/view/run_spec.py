@@ -33,7 +33,7 @@ def widgets_of(stored: Mapping[str, Any]) -> Taken:
 
     Raises UserError for a value that the form cannot hold.
     """
-    from engine.registry import describe, parse_options
+    from engine.registry import METHODS, describe, parse_options
 
     spec = RunSpec.model_validate(
         dict(stored) | ({} if stored.get("prompt") or stored.get("workload") else {"prompt": "-"})
@@ -44,6 +44,8 @@ def widgets_of(stored: Mapping[str, Any]) -> Taken:
                 f"The form takes {name} from {least:g} to {most:g}, and the spec has "
                 f"{getattr(spec, name)}; use `draftree run --spec`."
             )
+    if spec.draft is None and METHODS[spec.method].needs_draft:
+        raise UserError(f"The spec names no draft model, and {spec.method} needs one.")
     options = parse_options(spec.method, spec.options)
     widgets: dict[str, Any] = {"method": spec.method}
     widgets |= {f"{spec.method}/{info.name}": getattr(options, info.name)
