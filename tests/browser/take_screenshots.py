@@ -84,7 +84,7 @@ def fill(environment: dict[str, str], scratch: Path) -> None:
     do("sweep", str(sweep))
     do("compare", "-m", "speculative,static-tree,dynamic-tree", "-w", "code", "-w", "edit",
        "--limit", "4", "--repeats", "3", "-n", "96")  # fmt: skip
-    do("tune", "dynamic-tree", "-w", "code", "--limit", "2", "-n", "64", "--trials", "16",
+    do("tune", "dynamic-tree", "-w", "code", "--limit", "6", "-n", "64", "--trials", "16",
        "--only", "policy,nodes,depth", "--name", STUDY)  # fmt: skip
     for method in METHODS:
         do("run", "-m", method, "-p", PROMPT, "-n", "160")
