@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
+from measuring_page import done, opened, said, scripted_handle
 from scripted_measuring import MeasuringHandle, store_study
 from scripted_tuning import tune_spec
 from streamlit.testing.v1 import AppTest
@@ -27,42 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def handle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MeasuringHandle:
-    import streamlit as st
-
-    monkeypatch.setenv("DRAFTREE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.syspath_prepend(str(ROOT))
-    from pages.parts import settings as module
-
-    fake = MeasuringHandle(seconds=0.2, steps=3, step_s=0.01, load_s=0.0)
-    monkeypatch.setattr(module.settings, "make_handle", lambda: fake)
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    return fake
+    return scripted_handle(monkeypatch, tmp_path / "runs")
 
 
 def page(**address: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-    at.switch_page("pages/tune.py")
-    for name, value in address.items():
-        at.query_params[name] = value
-    at.run()
-    assert not at.exception
-    return at
-
-
-def said(at: AppTest) -> str:
-    """All text of the page, its escapes taken away."""
-    parts = [*at.markdown, *at.caption, *at.error, *at.warning, *at.info]
-    return "\n".join(str(part.value) for part in parts).replace("\\", "")
-
-
-def done(at: AppTest, handle: MeasuringHandle) -> AppTest:
-    deadline = time.monotonic() + 60
-    while handle.active and time.monotonic() < deadline:
-        time.sleep(0.02)
-    at.run()
-    assert not at.exception
-    return at
+    return opened("tune", **address)
 
 
 def test_first_sight_says_what_to_press_and_what_it_costs() -> None:

@@ -15,6 +15,7 @@ from workbench.commands.flags import (
     ChatTemplateFlag,
     DeviceFlag,
     DraftsFlag,
+    JsonFlag,
     SeedFlag,
     TargetFlag,
     TemperatureFlag,
@@ -68,9 +69,7 @@ def compare(
     per_prompt: Annotated[
         bool, typer.Option("--per-prompt", help="Show every prompt in the table as well.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
-    ] = False,
+    as_json: JsonFlag = False,
     spec_files: Annotated[
         list[Path] | None,
         typer.Option(

@@ -43,6 +43,28 @@ DraftsFlag = Annotated[
 DeviceFlag = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.", rich_help_panel=MODELS)
 ]
+DtypeFlag = Annotated[
+    str, typer.Option("--dtype", help="float32, bfloat16 or float16.", rich_help_panel=MODELS)
+]
+VerifyFlag = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        help="match, multi-step, without-replacement, block, traversal; typical is lossy.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+ChildrenFlag = Annotated[
+    str,
+    typer.Option(
+        "--children",
+        help="How children are chosen: auto, fixed, coupled or sampled.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
+]
 TemperatureFlag = Annotated[
     float, typer.Option("--temperature", "-t", help="0 is greedy.", rich_help_panel=SAMPLING)
 ]

@@ -10,9 +10,9 @@ import typer
 from engine.errors import UserError
 from workbench.commands.flags import (
     EXECUTION,
-    MODELS,
     DeviceFlag,
     DraftFlag,
+    DtypeFlag,
     TargetFlag,
     ThreadsFlag,
     models,
@@ -32,9 +32,7 @@ _FEW = 20
 def profile(
     target: TargetFlag = None,
     draft: DraftFlag = None,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODELS)
-    ] = "float32",
+    dtype: DtypeFlag = "float32",
     device: DeviceFlag = "auto",
     execution: Annotated[
         str,

@@ -11,17 +11,20 @@ import typer
 from engine.errors import UserError
 from workbench.commands.flags import (
     EXECUTION,
-    MODELS,
     SAMPLING,
     ChatTemplateFlag,
+    ChildrenFlag,
     DeviceFlag,
     DraftsFlag,
+    DtypeFlag,
+    JsonFlag,
     SeedFlag,
     TargetFlag,
     TemperatureFlag,
     ThreadsFlag,
     TopKFlag,
     TopPFlag,
+    VerifyFlag,
     given_flags,
     models,
     wrong_value,
@@ -63,9 +66,7 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(help="End the answer where this text occurs; repeatable.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
-    ] = False,
+    as_json: JsonFlag = False,
     spec_file: Annotated[
         Path | None,
         typer.Option("--spec", help="A run spec as JSON; flags that are given override it."),
@@ -75,28 +76,14 @@ def run(
     ] = None,
     target: TargetFlag = None,
     draft: DraftsFlag = None,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODELS)
-    ] = "float32",
+    dtype: DtypeFlag = "float32",
     device: DeviceFlag = "auto",
     temperature: TemperatureFlag = 0.0,
     top_k: TopKFlag = 0,
     top_p: TopPFlag = 1.0,
     seed: SeedFlag = 0,
-    verify: Annotated[
-        str,
-        typer.Option(
-            help="match, multi-step, without-replacement, block, traversal; typical is lossy.",
-            rich_help_panel=SAMPLING,
-        ),
-    ] = "match",
-    children: Annotated[
-        str,
-        typer.Option(
-            help="How children are chosen: auto, fixed, coupled or sampled.",
-            rich_help_panel=SAMPLING,
-        ),
-    ] = "auto",
+    verify: VerifyFlag = "match",
+    children: ChildrenFlag = "auto",
     typical_epsilon: Annotated[
         float,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.errors import UserError
+from workbench.commands.flags import JsonFlag
 
 if TYPE_CHECKING:
     from workbench.comparing.rows import Row
@@ -22,9 +23,7 @@ def sweep(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure all cells again, also those that are done.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
-    ] = False,
+    as_json: JsonFlag = False,
     example: Annotated[
         bool, typer.Option("--example", help="Print a file to begin with, and end.")
     ] = False,

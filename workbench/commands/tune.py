@@ -11,17 +11,19 @@ import typer
 from engine.errors import UserError
 from workbench.commands.flags import (
     EXECUTION,
-    MODELS,
-    SAMPLING,
     ChatTemplateFlag,
+    ChildrenFlag,
     DeviceFlag,
     DraftFlag,
+    DtypeFlag,
+    JsonFlag,
     SeedFlag,
     TargetFlag,
     TemperatureFlag,
     ThreadsFlag,
     TopKFlag,
     TopPFlag,
+    VerifyFlag,
     given_flags,
     listed,
     models,
@@ -74,9 +76,7 @@ def tune(
     out: Annotated[
         Path | None, typer.Option(help="Where the best is written. [default: NAME.spec.json]")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
-    ] = False,
+    as_json: JsonFlag = False,
     fix: Annotated[
         list[str] | None,
         typer.Option(
@@ -122,24 +122,14 @@ def tune(
     ] = None,
     target: TargetFlag = None,
     draft: DraftFlag = None,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODELS)
-    ] = "float32",
+    dtype: DtypeFlag = "float32",
     device: DeviceFlag = "auto",
     temperature: TemperatureFlag = 0.0,
     top_k: TopKFlag = 0,
     top_p: TopPFlag = 1.0,
     seed: SeedFlag = 0,
-    verify: Annotated[
-        str,
-        typer.Option(
-            help="match, multi-step, without-replacement, block, traversal; typical is lossy.",
-            rich_help_panel=SAMPLING,
-        ),
-    ] = "match",
-    children: Annotated[
-        str, typer.Option(help="auto, fixed, coupled or sampled.", rich_help_panel=SAMPLING)
-    ] = "auto",
+    verify: VerifyFlag = "match",
+    children: ChildrenFlag = "auto",
     execution: Annotated[
         str,
         typer.Option(
