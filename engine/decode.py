@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ class Engine:
 
     def add(self, request: Request) -> None:
         """Prefill a request into a free slot. Raises UserError for a prompt that cannot run."""
-        limit = self._check(request)
+        limit = self.check(request)
         slot = self._slots.index(None)
         start = perf_counter_ns()
         noise = Noise(self._sampling, request=request.index, vocab_size=self._loaded.vocab_size)
@@ -97,8 +98,8 @@ class Engine:
         now = perf_counter_ns()
         self._slots[slot] = Active(request, sequence, prefill_ns=now - start, started_ns=now)
 
-    def _check(self, request: Request) -> int:
-        """The number of tokens the request may emit."""
+    def check(self, request: Request) -> int:
+        """The number of tokens the request may emit. Raises UserError where it could never run."""
         prompt, context = len(request.prompt_ids), self._target.runner.capacity
         if prompt == 0:
             raise UserError("The prompt is empty; give at least one token of text.")
@@ -122,13 +123,25 @@ class Engine:
             if active is not None
         ]
 
+    def drop(self, index: int, reason: str = FinishReason.CANCELLED) -> RequestRecord:
+        """End one request where it is. Raises KeyError where it is not under way."""
+        for active in self._slots:
+            if active is not None and active.request.index == index:
+                return self._finish(active, FinishReason(reason))
+        raise KeyError(index)
+
     # -- one step ------------------------------------------------------------------------------
 
-    def step(self) -> StepOutput:
-        """Draft, score, verify, commit: every active request moves on by one token or more."""
+    def step(self, budgets: Mapping[int, int] | None = None) -> StepOutput:
+        """Draft, score, verify, commit: every active request moves on by one token or more.
+
+        `budgets` bounds the drafted nodes of this step's trees, by request index.
+        """
         batch = [active for active in self._slots if active is not None]
         clock = _Clock(self._synchronize)
         sequences = [active.sequence for active in batch]
+        for active in batch:
+            active.sequence.budget = (budgets or {}).get(active.request.index)
         trees = self._drafter.propose(sequences)
         clock.lap("draft")
 
@@ -273,7 +286,7 @@ class Engine:
 
     def plain_step_ns(self, request: Request, *, steps: int = 5) -> int:
         """Median time of a plain target pass behind this prompt, for the live estimate."""
-        self._check(request)
+        self.check(request)
         assert not self.busy, "measure before requests are under way"
         self._target.admit(0, list(request.prompt_ids))
         times = []

@@ -40,6 +40,7 @@ class FinishReason(StrEnum):
     STOP_STRING = "stop-string"
     LENGTH = "length"
     CANCELLED = "cancelled"
+    TIMED_OUT = "timed-out"
 
 
 class StageTimes(NamedTuple):

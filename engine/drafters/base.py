@@ -25,6 +25,8 @@ class Sequence:
     tokens: list[int]  # prompt and everything emitted; the last one is the root of the next tree
     remaining: int  # tokens that may still be emitted, at least 1
     noise: Noise
+    #: most drafted nodes of the next tree, as a scheduler shares them out; None: the options' own
+    budget: int | None = None
 
     @property
     def position(self) -> int:

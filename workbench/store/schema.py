@@ -14,9 +14,9 @@ import numpy as np
 from engine.records import Fate, Origin, StageTimes
 from engine.tree import Source
 
-#: 2: what a step was expected to bring, and which of several drafts have a node. Columns are only
-#: ever added, at a table's end
-SCHEMA_VERSION = 2
+#: 2: what a step was expected to bring, and which of several drafts have a node. 3: how requests
+#: were served, and what each rank did when. Columns and tables are only ever added, at the end
+SCHEMA_VERSION = 3
 
 #: columns by table, in the order in which they are inserted
 TABLES: dict[str, dict[str, str]] = {
@@ -113,6 +113,68 @@ TABLES: dict[str, dict[str, str]] = {
     },
     # each token that occurs, for the eye: `·` for a space, `\\n` for a line break
     "piece": {"token": "BIGINT", "text": "VARCHAR"},
+    # the rest is of runs that serve requests as they come (engine/serving/trace.py has the words),
+    # and `lane` of those on several ranks; times are on the scheduler's clock
+    "arrival": {
+        "run": "VARCHAR",
+        "request": "INTEGER",
+        "client": "VARCHAR",
+        "pair": "VARCHAR",
+        "replica": "INTEGER",
+        "arrival_ns": "BIGINT",
+        "num_prompt": "INTEGER",
+        "max_new_tokens": "INTEGER",
+        "deadline_ns": "BIGINT",
+        "timeout_ns": "BIGINT",
+        "slot": "INTEGER",
+        "admitted_ns": "BIGINT",
+        "prefilled_ns": "BIGINT",
+        "first_token_ns": "BIGINT",
+        "ended_ns": "BIGINT",
+        "num_kept": "INTEGER",
+        "reason": "VARCHAR",  # NULL: never ended
+        "message": "VARCHAR",
+        "attempts": "INTEGER",
+    },
+    "tick": {
+        "run": "VARCHAR",
+        "tick": "INTEGER",
+        "pair": "VARCHAR",
+        "replica": "INTEGER",
+        "begin_ns": "BIGINT",
+        "end_ns": "BIGINT",
+        "waiting": "INTEGER",
+        "active": "INTEGER",
+        "budget": "INTEGER",
+        "nodes": "INTEGER",
+        "draft_passes": "INTEGER",
+        "draft_ns": "BIGINT",
+        "score_ns": "BIGINT",
+        "verify_ns": "BIGINT",
+        "commit_ns": "BIGINT",
+        "rest_ns": "BIGINT",
+    },
+    "share": {
+        "run": "VARCHAR",
+        "tick": "INTEGER",
+        "replica": "INTEGER",
+        "request": "INTEGER",
+        "slot": "INTEGER",
+        "nodes": "INTEGER",
+        "depth": "INTEGER",
+        "bid": "DOUBLE",
+        "accepted": "INTEGER",
+        "kept": "INTEGER",
+    },
+    "lane": {
+        "run": "VARCHAR",
+        "rank": "INTEGER",
+        "lane": "VARCHAR",
+        "what": "VARCHAR",
+        "step": "INTEGER",
+        "begin_ns": "BIGINT",
+        "end_ns": "BIGINT",
+    },
 }
 
 
