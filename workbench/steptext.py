@@ -13,12 +13,16 @@ class StepTexts:
     """Pieces of tokens, and the text each step emitted, decoded once for two readers.
 
     Either reader may be ahead; each must take the steps of a request in order. Decoding is paid
-    for by whoever comes first, and forgotten when the second has read it.
+    for by whoever comes first, and forgotten when the second has read it. With one reader nothing
+    waits for another.
     """
 
-    def __init__(self, *, piece: Callable[[int], str], incremental: Callable[[], Any]) -> None:
+    def __init__(
+        self, *, piece: Callable[[int], str], incremental: Callable[[], Any], readers: int = 2
+    ) -> None:
         """`piece` shows a token; `incremental()` makes an `engine.text.IncrementalText`."""
         self._decode_piece, self._incremental = piece, incremental
+        self._readers = readers
         self._pieces: dict[int, str] = {}
         self._texts: dict[int, Any] = {}  # by request
         self._waiting: dict[int, tuple[StepRecord, list[str]]] = {}  # read by one so far
@@ -32,7 +36,7 @@ class StepTexts:
         return text
 
     def emitted(self, record: StepRecord) -> list[str]:
-        """The text each emitted token adds; for each of the two readers once."""
+        """The text each emitted token adds; for each reader once."""
         with self._lock:
             waiting = self._waiting.pop(id(record), None)
             if waiting is not None:
@@ -40,5 +44,17 @@ class StepTexts:
             if record.step == 0:
                 self._texts[record.request] = self._incremental()
             text = self._texts[record.request].add(record.emitted)
-            self._waiting[id(record)] = (record, text)
+            if self._readers > 1:
+                self._waiting[id(record)] = (record, text)
             return text
+
+    def ended(self, request: int) -> None:
+        """A request has ended: forget its text, if no second reader may still be behind."""
+        if self._readers == 1:
+            with self._lock:
+                self._texts.pop(request, None)
+
+    @property
+    def held(self) -> int:
+        """Requests whose text is kept, and steps that wait for a reader."""
+        return len(self._texts) + len(self._waiting)

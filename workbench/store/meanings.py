@@ -13,12 +13,18 @@ TABLE_MEANINGS = {
     "node": "Every node of every draft tree; node 0 is the root, the last token already written.",
     "token": "Every token that was emitted, in order.",
     "piece": "The text of each token that occurs in a run, made visible.",
+    "arrival": "One row for each request of a load run: when it came, began and ended, and why.",
+    "tick": "One row for each step of a batch in a load run: who waited, what it took.",
+    "share": "What each request of a batch had of one step: nodes, and what they brought.",
+    "lane": "One row for each stretch of work of a rank; what lies between is idle.",
 }
 
 _REQUEST = "Number of the request in its run, from 0."
 _REPEAT = "Which pass over the workload, from 0; each decodes the same prompts again."
 _RUN = "Id of the run; joins all tables."
 _STEP = "Number of the step in its request, from 0."
+_REPLICA = "Which of several replicas served it; 0 where there is one."
+_CLOCK = "in nanoseconds on the scheduler's clock, which starts at 0"
 
 COLUMN_MEANINGS: dict[str, dict[str, str]] = {
     "schema_version": {"version": "Number of the format."},
@@ -121,5 +127,65 @@ COLUMN_MEANINGS: dict[str, dict[str, str]] = {
     "piece": {
         "token": "Token id.",
         "text": "The token made visible: · for a space, \\n for a line break.",
+    },
+    "arrival": {
+        "run": _RUN,
+        "request": _REQUEST,
+        "client": "Who asked.",
+        "pair": "Name of the model pair that served it; empty where there is one pair.",
+        "replica": _REPLICA,
+        "arrival_ns": f"When it came, {_CLOCK}.",
+        "num_prompt": "Length of the prompt in tokens.",
+        "max_new_tokens": "Most tokens it may have.",
+        "deadline_ns": "When the whole answer was wanted; NULL without a deadline.",
+        "timeout_ns": "When it would be given up; NULL without a limit.",
+        "slot": "Slot of the batch it had; NULL where it never had one.",
+        "admitted_ns": "When its prompt began to be read.",
+        "prefilled_ns": "When its prompt had been read.",
+        "first_token_ns": "End of the step that brought its first token.",
+        "ended_ns": "When it ended; NULL where it never did.",
+        "num_kept": "Tokens kept.",
+        "reason": "Why it ended: eos, length, stop-string, cancelled, timed-out, refused or lost.",
+        "message": "Why it was refused or lost, in a sentence.",
+        "attempts": "Times it was begun; more than 1 where a replica was lost.",
+    },
+    "tick": {
+        "run": _RUN,
+        "tick": "Number of the step in its replica, from 0.",
+        "pair": "Model pair whose batch it was; empty where there is one pair.",
+        "replica": _REPLICA,
+        "begin_ns": f"When it began, {_CLOCK}.",
+        "end_ns": "When it ended.",
+        "waiting": "Requests that waited in the queue when it began.",
+        "active": "Requests in the batch.",
+        "budget": "Most drafted nodes allowed in all; NULL where the drafter chose.",
+        "nodes": "Drafted nodes that were scored.",
+        "draft_passes": "Passes of the draft model.",
+        "draft_ns": "Drafting, in nanoseconds.",
+        "score_ns": "The target's pass over all trees.",
+        "verify_ns": "Choosing the accepted paths.",
+        "commit_ns": "Moving accepted keys and values into place.",
+        "rest_ns": "Recording, and what is not accounted for.",
+    },
+    "share": {
+        "run": _RUN,
+        "tick": "Number of the step in its replica.",
+        "replica": _REPLICA,
+        "request": _REQUEST,
+        "slot": "Its slot of the batch.",
+        "nodes": "Drafted nodes that were scored for it.",
+        "depth": "Depth of the deepest of them.",
+        "bid": "Tokens its nodes were expected to bring; NULL where nothing was expected.",
+        "accepted": "Nodes that were accepted.",
+        "kept": "Tokens it kept.",
+    },
+    "lane": {
+        "run": _RUN,
+        "rank": "Number of the process.",
+        "lane": "target, draft or network.",
+        "what": "What it did: score, prefill, expand, all-gather, verify, ...",
+        "step": "Target passes before it in the run.",
+        "begin_ns": f"When it began, {_CLOCK}.",
+        "end_ns": "When it ended.",
     },
 }

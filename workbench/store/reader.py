@@ -61,6 +61,7 @@ class RunReader:
         self._connection = _connect(run_id, folder)
         try:
             self._check_version()
+            self._tables = self._read_tables()
             self.info = self._read_info()
         except BaseException:
             self.close()
@@ -93,9 +94,20 @@ class RunReader:
         """A whole table as pyarrow.Table, typed as in `schema.TABLES`."""
         cursor = self._connection.cursor()
         try:
-            return cursor.sql(f"SELECT * FROM {_known(table)}").to_arrow_table()
+            return cursor.sql(f"SELECT * FROM {self.source(table)}").to_arrow_table()
         finally:
             cursor.close()
+
+    def holds(self, table: str) -> bool:
+        """Whether the file has this table; those of older formats lack some."""
+        return _known(table) in self._tables
+
+    def source(self, table: str) -> str:
+        """What to select a table from in SQL: an empty one of its columns where it is missing."""
+        if self.holds(table):
+            return table
+        columns = ", ".join(f"CAST(NULL AS {kind}) AS {n}" for n, kind in TABLES[table].items())
+        return f"(SELECT {columns} WHERE false)"
 
     def requests(self) -> pd.DataFrame:
         """All requests in order, the unfinished ones too (their `finish_reason` is missing)."""
@@ -180,6 +192,10 @@ class RunReader:
                 f"Run {self.run_id} was written by a newer Draftree (format {rows[0][0]}, this one "
                 f"reads up to {SCHEMA_VERSION}); update Draftree."
             )
+
+    def _read_tables(self) -> set[str]:
+        found = self._connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        return {name for (name,) in found}
 
     def _read_info(self) -> RunInfo:
         names = list(TABLES["run"])

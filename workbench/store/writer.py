@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ import pyarrow as pa
 from engine.errors import UserError
 from engine.records import RequestRecord, StepRecord
 from engine.requests import Request
+from engine.serving.trace import ArrivalRow, LaneRow, Tick
 from workbench import metrics
 from workbench.events import RunSummary
 from workbench.steptext import StepTexts
@@ -32,6 +33,7 @@ from workbench.store import columns, index
 from workbench.store.columns import Taken
 from workbench.store.request_rows import request_index, request_rows, update_request
 from workbench.store.schema import SCHEMA_VERSION, TABLES, RunStatus, create_statements
+from workbench.store.serving_rows import ServingBuffer
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Recorder:
         self.summary = RunSummary()
         self.error: str | None = None
         self._buffer: deque[Taken | tuple[Request | RequestRecord, int]] = deque()
+        self._serving = ServingBuffer()
         self._pieces: set[int] = set()
         self._asked: set[tuple[int, int]] = set()  # request and repeat of rows in `request`
         self._stop = threading.Event()
@@ -95,12 +98,24 @@ class Recorder:
         """Keep a request's outcome."""
         self._buffer.append((record, record.repeat))
 
+    def arrivals(self, rows: Iterable[ArrivalRow]) -> None:
+        """Keep how requests stand. Of each the last row is stored, once it has ended."""
+        self._serving.tell(rows)
+
+    def ticks(self, ticks: Iterable[Tick]) -> None:
+        """Keep steps of batches with their shares."""
+        self._serving.tell(ticks)
+
+    def lanes(self, rows: Iterable[LaneRow]) -> None:
+        """Keep stretches of work of ranks."""
+        self._serving.tell(rows)
+
     def finish(self, status: RunStatus, message: str = "") -> RunStatus:
         """Write what is left, then the status; returns it, FAILED where writing failed."""
         if self._thread.is_alive():
             self._stop.set()
             self._thread.join()
-        self.flush()
+        self._guarded(lambda: self._flush(last=True))
         if self.error is not None:
             status, message = RunStatus.FAILED, message or self.error
         finished = index.now_iso()
@@ -146,9 +161,10 @@ class Recorder:
             place = index.run_file(self.run_id, self._folder)
             self.error = self.error or f"The run could not be written to {place}: {reason}"
 
-    def _flush(self) -> None:
-        """Commit what lies in the buffer, all or nothing."""
-        if self.error is not None or not self._buffer:
+    def _flush(self, *, last: bool = False) -> None:
+        """Commit what lies in the buffers, all or nothing."""
+        told = self._serving.waiting or (last and self._serving.unended)
+        if self.error is not None or not (self._buffer or told):
             return
         steps: list[Taken] = []
         started: list[Request] = []
@@ -173,6 +189,7 @@ class Recorder:
                 self._insert("token", columns.token_table(self.run_id, steps, texts))
                 self._insert_pieces(steps)
             self._insert_done(done)
+            self._insert_serving(last=last)
             self._update(summary=self._summary_json())
             self._connection.execute("COMMIT")
         except Exception:
@@ -195,6 +212,16 @@ class Recorder:
         self._insert_started([r for r in done if (r.request, r.repeat) not in self._asked])
         for record in done:
             update_request(self._connection, record)
+            self._asked.discard((record.request, record.repeat))
+            self._texts.ended(record.request)
+
+    def _insert_serving(self, *, last: bool) -> None:
+        for table, rows, again in self._serving.tables(self.run_id, last=last):
+            if again:
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE list_contains(?, request)", [again]
+                )
+            self._insert(table, rows)
 
     def _insert_pieces(self, steps: list[Taken]) -> None:
         new = [t for t in columns.tokens_in(steps).tolist() if t not in self._pieces]
