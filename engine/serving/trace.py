@@ -7,11 +7,12 @@ the same rows on a simulated clock. Field names are the columns of the store's t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from engine.decode import StepOutput
-from engine.records import RequestRecord
-from engine.requests import Request
+if TYPE_CHECKING:  # rows are read where nothing is decoded, and torch takes its time to load
+    from engine.decode import StepOutput
+    from engine.records import RequestRecord
+    from engine.requests import Request
 
 
 class Order(NamedTuple):
