@@ -7,6 +7,7 @@ it would have alone. One thread calls it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from engine.serving.trace import ArrivalRow, Decoder, Order, Tick
 REFUSED, LOST = "refused", "lost"
 #: orders that may wait unless told otherwise
 MAX_WAITING = 256
+_LOG = logging.getLogger(__name__)
 #: what a decoder that started well may raise; anything else is a bug and goes through
 _FAILURES = (RuntimeError, MemoryError)  # DecodeError and what torch raises among them
 
@@ -83,6 +85,11 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether a step would do or tell anything."""
         return bool(self._live) or any(self._changes)
+
+    @property
+    def broken(self) -> str:
+        """Why a pair is served no more; empty where all are."""
+        return next((pair.broken for pair in self._pairs.values() if pair.broken), "")
 
     def now(self) -> int:
         """Nanoseconds on its clock."""
@@ -294,7 +301,8 @@ class Scheduler:
 
 
 def _sentence(error: BaseException) -> str:
-    """What people are told of a failure."""
+    """What people are told of a failure; all of it goes to the log."""
+    _LOG.warning("a decoder failed", exc_info=error)
     said = str(error) or type(error).__name__
     return said if said.endswith(".") else said + "."
 

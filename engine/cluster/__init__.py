@@ -1,0 +1,1 @@
+"""Replicas: several engines that serve one stream of requests, on one machine or on many."""
