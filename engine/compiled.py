@@ -26,14 +26,16 @@ import transformers
 from engine.errors import UserError
 from engine.forward import HFStep, Logits
 from engine.models import DTYPES, LoadedModel, load_model
+from engine.packing import Packing, can_pack
 from engine.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 
-#: kinds of compiled forwards. torch.export fixes sizes of 1, so one node alone is its own.
-SINGLE, TREE, BATCH = "single", "tree", "batch"
+#: kinds of compiled forwards. torch.export fixes sizes of 1, so one node alone is its own; nodes of
+#: several slots come packed
+SINGLE, TREE, PACKED = "single", "tree", "packed"
 EXPECTED_SECONDS = 65.0
-MAX_NODES, MAX_SLOTS = 512, 64
+MAX_NODES, MAX_PACKED, MAX_SLOTS = 512, 4096, 64
 #: a wider envelope is taken if it is at least this much cheaper than the exact size
 PADDING_GAIN = 0.95
 _INDUCTOR = {
@@ -52,7 +54,7 @@ _in_use: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple[Path, ...], Compi
 
 def kinds_for(batch: int) -> tuple[str, ...]:
     """The compiled forwards a run with this many slots needs."""
-    return (SINGLE, TREE) if batch == 1 else (BATCH,)
+    return (SINGLE, TREE) if batch == 1 else (SINGLE, TREE, PACKED)
 
 
 def package_path(loaded: LoadedModel, kind: str) -> Path:
@@ -60,16 +62,18 @@ def package_path(loaded: LoadedModel, kind: str) -> Path:
     parts = (
         loaded.content_hash, type(loaded.model).__name__, loaded.dtype, loaded.window, kind,
         torch.__version__, transformers.__version__, torch.get_num_threads(),
-        torch.backends.cpu.get_cpu_capability(), _processor(), sorted(_INDUCTOR.items()), 2,
+        torch.backends.cpu.get_cpu_capability(), _processor(), sorted(_INDUCTOR.items()), 3,
     )  # fmt: skip
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return cache_folder() / "compiled" / f"{loaded.name.replace('/', '--')}-{kind}-{digest}.pt2"
 
 
-def why_not(loaded: LoadedModel | None = None) -> str:
+def why_not(loaded: LoadedModel | None = None, batch: int = 1) -> str:
     """Why compiled forwards are not to be had here; empty if they should be."""
     if loaded is not None and loaded.device != "cpu":
         return f"Compiled forwards are made for the CPU, not for {loaded.device}."
+    if loaded is not None and batch > 1 and not can_pack(loaded.attention):
+        return f"Batches of {loaded.name} cannot be compiled: its attention does not run packed."
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         return "No C++ compiler was found; install g++ to compile forwards."
     return ""
@@ -77,7 +81,7 @@ def why_not(loaded: LoadedModel | None = None) -> str:
 
 def at_hand(loaded: LoadedModel, batch: int) -> bool:
     """Whether all packages are there already."""
-    if loaded.device != "cpu":
+    if loaded.device != "cpu" or (batch > 1 and not can_pack(loaded.attention)):
         return False
     return all(package_path(loaded, kind).is_file() for kind in kinds_for(batch))
 
@@ -94,7 +98,7 @@ def forward_for(loaded: LoadedModel, batch: int, on_progress: OnProgress) -> Com
         return shared[key]
     missing = [kind for kind, path in packages.items() if not path.is_file()]
     if missing:
-        if reason := why_not(loaded):
+        if reason := why_not(loaded, batch):
             logger.warning("%s", reason)
             return None
         if not _compile_apart(loaded, missing, on_progress):
@@ -119,14 +123,12 @@ class CompiledForward:
         for kind, path in packages.items():
             # the loader underneath: its Python wrapper rebuilds argument trees at every call
             self._run[kind] = torch._inductor.aoti_load_package(str(path)).loader.run
-        self._batch = BATCH in packages
-        self.min_slots = 2 if self._batch else 1
-        self._envelopes: dict[int, int] = {} if self._batch else self._measure(loaded)
+        self.min_slots = 1
+        self.least_packed = 2 if PACKED in packages else 0
+        self._envelopes: dict[int, int] = self._measure(loaded)
 
     def envelope(self, num_nodes: int, num_slots: int) -> int:
-        if self._batch:
-            return max(2, num_nodes)
-        return self._envelopes.get(num_nodes, num_nodes)
+        return max(2, num_nodes) if num_slots > 1 else self._envelopes.get(num_nodes, num_nodes)
 
     def __call__(
         self,
@@ -136,18 +138,18 @@ class CompiledForward:
         masks: list[torch.Tensor],
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
+        packing: Packing | None = None,
     ) -> Logits:
-        if self._batch:
-            kind = BATCH
-        else:
-            kind = SINGLE if ids_BN.shape[1] == 1 else TREE
-        return Logits(*self._run[kind]([ids_BN, positions_BN, rows_BN, *masks, *keys, *values]))
+        inputs = [ids_BN, positions_BN, rows_BN, *masks, *keys, *values]
+        if packing is not None:
+            return Logits(*self._run[PACKED]([*inputs, *packing]))
+        return Logits(*self._run[SINGLE if ids_BN.shape[1] == 1 else TREE](inputs))
 
     def _measure(self, loaded: LoadedModel) -> dict[int, int]:
         """Sizes that run faster padded: blocked matrix kernels like some row counts better."""
         cost = {}
         for num_nodes in range(2, 17):
-            inputs = _example(loaded, slots=1, nodes=num_nodes, columns=128)
+            inputs = _example(loaded, nodes=num_nodes, columns=128)
             times = []
             for _ in range(6):
                 start = time.perf_counter()
@@ -168,8 +170,8 @@ def compile_packages(loaded: LoadedModel, kinds: list[str]) -> None:
     # named before compiling: the compiler changes torch's number of threads, which the name hashes
     for kind, path in [(kind, package_path(loaded, kind)) for kind in kinds]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        slots, nodes = {SINGLE: (1, 1), TREE: (1, 8), BATCH: (4, 8)}[kind]
-        inputs = _example(loaded, slots=slots, nodes=nodes, columns=256)
+        nodes = 1 if kind == SINGLE else 8
+        inputs = _example(loaded, nodes=nodes, columns=256, slots=4 if kind == PACKED else 0)
         with torch.no_grad():
             program = torch.export.export(
                 step, inputs, dynamic_shapes=_dynamic(loaded, kind), strict=False
@@ -181,21 +183,24 @@ def compile_packages(loaded: LoadedModel, kinds: list[str]) -> None:
         draft_path.replace(path)
 
 
-def _example(loaded: LoadedModel, *, slots: int, nodes: int, columns: int) -> tuple[Any, ...]:
-    """Inputs of a pass over an empty cache."""
+def _example(loaded: LoadedModel, *, nodes: int, columns: int, slots: int = 0) -> tuple[Any, ...]:
+    """Inputs of a pass over an empty cache: of one slot, or so many nodes of several, packed."""
     from engine.runner import kv_shapes
 
     dtype, rows = DTYPES[loaded.dtype], 512
-    masks = [torch.zeros(slots, 1, nodes, columns, dtype=dtype)] * (2 if loaded.window else 1)
+    several, width = max(slots, 1), max(nodes // 2, 2) if slots else nodes
+    masks = [torch.zeros(several, 1, width, columns, dtype=dtype)] * (2 if loaded.window else 1)
     shapes = kv_shapes(loaded)
-    position = torch.arange(nodes).expand(slots, nodes).contiguous()
+    at = torch.arange(nodes)
+    packing = Packing(torch.zeros(several, width, dtype=torch.long), at.clone()) if slots else None
     return (
-        torch.zeros(slots, nodes, dtype=torch.long),
-        position,
-        (position + torch.arange(slots)[:, None] * rows).contiguous(),
+        torch.zeros(1, nodes, dtype=torch.long),
+        at[None].clone(),
+        at[None].clone(),
         masks,
-        [torch.zeros(slots, rows, heads, dim, dtype=dtype) for heads, dim, _ in shapes],
-        [torch.zeros(slots, rows, heads, dim, dtype=dtype) for heads, _, dim in shapes],
+        [torch.zeros(several, rows, heads, dim, dtype=dtype) for heads, dim, _ in shapes],
+        [torch.zeros(several, rows, heads, dim, dtype=dtype) for heads, _, dim in shapes],
+        packing,
     )
 
 
@@ -206,22 +211,21 @@ def _dynamic(loaded: LoadedModel, kind: str) -> tuple[Any, ...]:
     from engine.runner import kv_shapes
 
     context = loaded.context_length
-    columns = Dim("columns", min=2, max=2 * context + 1024)
-    rows = Dim("rows", min=2, max=2 * context + 4096)
-    by_size: dict[int, Any] = {}
+    mask: dict[int, Any] = {3: Dim("columns", min=2, max=2 * context + 1024)}
+    cache: dict[int, Any] = {1: Dim("rows", min=2, max=2 * context + 4096)}
+    ids: dict[int, Any] = {}
+    packing = None
     if kind != SINGLE:
-        by_size[1] = Dim("nodes", min=2, max=MAX_NODES)
-    if kind == BATCH:
-        by_size[0] = Dim("slots", min=2, max=MAX_SLOTS)
-    mask = {3: columns} | ({2: by_size[1]} if 1 in by_size else {})
-    cache: dict[int, Any] = {1: rows}
-    if kind == BATCH:
-        mask[0] = by_size[0]
+        most = MAX_NODES if kind == TREE else MAX_PACKED
+        ids[1] = mask[2] = Dim("nodes", min=2, max=most)
+    if kind == PACKED:
+        mask[2], slots = Dim("width", min=2, max=MAX_NODES), Dim("slots", min=2, max=MAX_SLOTS)
+        mask[0] = slots
         cache[0] = Dim("cache_slots", min=2, max=MAX_SLOTS)
+        packing = Packing({0: slots, 1: mask[2]}, {0: ids[1]})
     layers = len(kv_shapes(loaded))
     num_masks = 2 if loaded.window else 1
-    ids = by_size or None
-    return (ids, ids, ids, [mask] * num_masks, [cache] * layers, [cache] * layers)
+    return (ids or None,) * 3 + ([mask] * num_masks, [cache] * layers, [cache] * layers, packing)
 
 
 def _compile_apart(loaded: LoadedModel, kinds: list[str], on_progress: OnProgress) -> bool:
@@ -271,7 +275,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("kinds", nargs="+", choices=[SINGLE, TREE, BATCH])
+    parser.add_argument("kinds", nargs="+", choices=[SINGLE, TREE, PACKED])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:

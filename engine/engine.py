@@ -213,7 +213,7 @@ def forwards_for(
     if any(forward is None for forward in found):
         if config.execution == "compiled":
             raise UserError(
-                why_not()
+                next(filter(None, (why_not(m, config.batch) for m in models)), "")
                 or "Compiling failed; the reason is in the .log files of the cache folder that"
                 " `draftree doctor` names. Use --execution eager."
             )

@@ -10,6 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from engine.packing import Packing, packed
+
 
 class RowCache(Cache):
     """Keys and values in preallocated rows; writes go to given rows, reads see the first L.
@@ -19,10 +21,15 @@ class RowCache(Cache):
     """
 
     def __init__(
-        self, keys: list[torch.Tensor], values: list[torch.Tensor], rows_BN: torch.Tensor, cols: int
+        self,
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+        rows_BN: torch.Tensor,
+        mask: torch.Tensor,  # (B, 1, N, L): says how many slots and rows are read
     ) -> None:
         self.keys, self.values = keys, values
-        self.rows_BN, self.cols = rows_BN, cols
+        self.rows_BN = rows_BN
+        self.slots, self.cols = mask.shape[0], mask.shape[-1]
         self.layers: list[Any] = []
 
     def update(
@@ -33,8 +40,10 @@ class RowCache(Cache):
         *_: Any,
         **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write (B, heads, N, dim) states to their rows; return (B, heads, L, dim) views."""
-        batch = key_states.shape[0]
+        """Write (B, heads, N, dim) states to their rows; return (B, heads, L, dim) views.
+
+        Of packed nodes the states come as (1, heads, M, dim).
+        """
         out = []
         for store, states in ((self.keys, key_states), (self.values, value_states)):
             kv = store[layer_idx]
@@ -42,7 +51,7 @@ class RowCache(Cache):
             kv.view(-1, heads, dim).index_put_(
                 (self.rows_BN.reshape(-1),), states.transpose(1, 2).reshape(-1, heads, dim)
             )
-            out.append(kv[:batch, : self.cols].transpose(1, 2))
+            out.append(kv[: self.slots, : self.cols].transpose(1, 2))
         return out[0], out[1]
 
     def get_seq_length(self, *_: Any, **__: Any) -> int:
@@ -74,7 +83,7 @@ class ShapeProbe(Cache):
 class Logits(NamedTuple):
     """Outcome of a pass. The norms come along because a compiled pass has them almost for free."""
 
-    logits_BNV: torch.Tensor
+    logits_BNV: torch.Tensor  # (1, M, V) of packed nodes
     log_norm_BN: torch.Tensor  # float32, logsumexp of each row
 
 
@@ -83,9 +92,11 @@ class Forward(Protocol):
 
     mode: str
     min_slots: int  # it cannot run fewer
+    #: least packed nodes of several slots that it runs; 0: it wants them padded
+    least_packed: int
 
     def envelope(self, num_nodes: int, num_slots: int) -> int:
-        """Nodes to pad to: the cheapest size at or above `num_nodes`."""
+        """Nodes per slot to pad to: the cheapest size at or above `num_nodes`."""
 
     def __call__(
         self,
@@ -95,8 +106,12 @@ class Forward(Protocol):
         masks: list[torch.Tensor],  # (B, 1, N, L) each: plain, and windowed where needed
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
+        packing: Packing | None = None,
     ) -> Logits:
-        """Score the nodes; keys and values of their rows are written in place."""
+        """Score the nodes; keys and values of their rows are written in place.
+
+        With a packing ids, positions and rows are (1, M); the masks are of the padded cells.
+        """
 
 
 class HFStep(nn.Module):
@@ -115,20 +130,22 @@ class HFStep(nn.Module):
         masks: list[torch.Tensor],
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
+        packing: Packing | None = None,
         logits_to_keep: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         mask: Any = masks[-1]
         if self.windowed_dict:
             mask = {"full_attention": masks[0], "sliding_attention": masks[1]}
         extra = {"logits_to_keep": logits_to_keep} if logits_to_keep else {}
-        logits = self.model(
-            input_ids=ids_BN,
-            position_ids=positions_BN,
-            attention_mask=mask,
-            past_key_values=RowCache(keys, values, rows_BN, masks[0].shape[-1]),
-            use_cache=True,
-            **extra,
-        ).logits
+        with packed(self.model, packing):
+            logits = self.model(
+                input_ids=ids_BN,
+                position_ids=positions_BN,
+                attention_mask=mask,
+                past_key_values=RowCache(keys, values, rows_BN, masks[0]),
+                use_cache=True,
+                **extra,
+            ).logits
         return logits, torch.logsumexp(logits.float(), -1)
 
 
@@ -139,6 +156,7 @@ class EagerForward:
     min_slots = 1
 
     def __init__(self, model: PreTrainedModel, *, windowed_dict: bool) -> None:
+        self.least_packed = 0  # the runner finds out whether the model can
         self.step = HFStep(model, windowed_dict=windowed_dict).eval()
         self._can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -153,8 +171,11 @@ class EagerForward:
         masks: list[torch.Tensor],
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
+        packing: Packing | None = None,
         logits_to_keep: int = 0,
     ) -> Logits:
         keep = logits_to_keep if self._can_keep else 0
         with torch.inference_mode():
-            return Logits(*self.step(ids_BN, positions_BN, rows_BN, masks, keys, values, keep))
+            return Logits(
+                *self.step(ids_BN, positions_BN, rows_BN, masks, keys, values, packing, keep)
+            )

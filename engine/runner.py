@@ -6,6 +6,7 @@ prefix), then the rows of the current tree in the order in which its nodes were 
 
 from __future__ import annotations
 
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +14,17 @@ import torch
 
 from cuda_ext.mask import fill_tree_inputs
 from engine.errors import DecodeError
-from engine.forward import EagerForward, Forward, Logits, ShapeProbe
+from engine.forward import EagerForward, Forward, ShapeProbe
 from engine.models import DTYPES, LoadedModel
+from engine.packing import Packing, can_pack, pack
 
 PREFILL_CHUNK = 512
 #: masks are cut to multiples of this, so that compiled kernels run over whole vectors
 COLUMN_STEP = 16
+
+
+#: whether models can be packed, as found out
+_packs: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
 class Nodes(NamedTuple):
@@ -26,6 +32,18 @@ class Nodes(NamedTuple):
 
     tokens_N: np.ndarray | list[int]
     parents_N: np.ndarray | list[int]
+
+
+class NodeLogits(NamedTuple):
+    """Outcome of one pass over nodes of several slots, a row per node."""
+
+    logits_RV: torch.Tensor
+    log_norm_R: torch.Tensor  # float32, logsumexp of each row
+    first: dict[int, int]  # node i of a slot is row first[slot] + i
+
+    def on_host(self) -> tuple[np.ndarray, np.ndarray]:
+        """float32 logits and norms; views where they are that already."""
+        return to_numpy(self.logits_RV), to_numpy(self.log_norm_R)
 
 
 class TreeRunner:
@@ -59,7 +77,8 @@ class TreeRunner:
         self._plain_cpu = self._dtype is torch.float32 and self._device.type == "cpu"
         #: all layers as one tensor (2 x layers, slots, rows, features), where they are alike
         self._all_layers: torch.Tensor | None = None
-        self.keys, self.values = self._allocate()
+        self.keys, self.values = self._all = self._allocate()
+        self._one: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
         self.length_B = np.zeros(num_slots, np.int32)
         self.count_B = np.zeros(num_slots, np.int32)
         self.active_B = np.zeros(num_slots, bool)
@@ -70,6 +89,27 @@ class TreeRunner:
         self._depth_BT = np.zeros((num_slots, rows), np.int32)
         self._ancestors_BTT = np.zeros((num_slots, rows, rows), np.uint8)
         self._buffers: dict[tuple[int, int], _Buffers] = {}
+        if num_slots > 1 and use_cache and can_pack(loaded.attention):
+            self.eager.least_packed = int(self._packs())
+
+    def _packs(self) -> bool:
+        """Whether this model's attention lets itself be packed: tried once per model."""
+        model = self.loaded.model
+        if model not in _packs:
+            run, self.run = self.run, self.eager
+            found = []
+            more = min(2, self.max_tree)
+            for self.eager.least_packed in (0, 1):
+                rows = self.forward({0: Nodes([0], [-1]), 1: Nodes([1] * more, [-1] * more)})
+                found.append([rows.logits_RV[rows.first[s]].float() for s in (0, 1)])
+                for slot in (0, 1):
+                    self.keep(slot, [])
+            self.run = run
+            _packs[model] = all(
+                torch.allclose(one, other, atol=2e-3 if self._plain_cpu else 0.5, equal_nan=True)
+                for one, other in zip(*found, strict=True)
+            )
+        return _packs[model]
 
     def _allocate(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Zeros: NaN in a masked row would leak through 0 * NaN. One block, a view per layer."""
@@ -150,18 +190,16 @@ class TreeRunner:
             positions[None],
             positions[None],  # rows of this slot's own view
             [_additive(mask, self._dtype)[None, None] for mask in masks],
-            [kv[slot : slot + 1] for kv in self.keys],
-            [kv[slot : slot + 1] for kv in self.values],
+            *self._slot(slot),
             logits_to_keep=1,
         )
         self.length_B[slot] += num
 
     # -- one pass ------------------------------------------------------------------------------
 
-    def forward(self, nodes: dict[int, Nodes]) -> Logits:
+    def forward(self, nodes: dict[int, Nodes]) -> NodeLogits:
         """Run new tree nodes of several slots in one pass.
 
-        Row b of the outcome is slot b; its first nodes are those given, the rest is padding.
         Raises DecodeError where a slot would overflow.
         """
         for slot, new in nodes.items():
@@ -169,19 +207,17 @@ class TreeRunner:
             self._tree_parents[slot].extend(int(p) for p in new.parents_N)
         return self._pass(nodes) if self.use_cache else self._recompute(nodes)
 
-    def _pass(self, nodes: dict[int, Nodes]) -> Logits:
-        slots = max(max(nodes) + 1, self.run.min_slots)
-        widest = max(len(new.tokens_N) for new in nodes.values())
-        num_nodes = self.run.envelope(widest, slots)
-        buffers = self._buffers_for(slots, num_nodes)
-        buffers.num_new_B[:] = 0
+    def _pass(self, nodes: dict[int, Nodes]) -> NodeLogits:
+        # one slot runs as if there were no other; of several, all up to the last one
+        alone = len(nodes) == 1 and self.run.min_slots == 1
+        base = next(iter(nodes)) if alone else 0
+        slots = 1 if alone else max(max(nodes) + 1, self.run.min_slots)
+        width = self.run.envelope(max(len(new.tokens_N) for new in nodes.values()), slots)
+        buffers = self._buffers_for(slots, width)
+        buffers.take({slot - base: new for slot, new in nodes.items()})
         last = 1
         for slot, new in nodes.items():
-            count = len(new.tokens_N)
-            buffers.num_new_B[slot] = count
-            buffers.tokens_BN[slot, :count] = new.tokens_N
-            buffers.parents_BN[slot, :count] = new.parents_N
-            used = int(self.count_B[slot]) + count
+            used = int(self.count_B[slot]) + len(new.tokens_N)
             if used > self.max_tree or self.length_B[slot] + used >= self.rows_per_slot:
                 raise DecodeError(
                     f"slot {slot} is full: {self.length_B[slot]} committed rows, {used} tree rows"
@@ -189,26 +225,47 @@ class TreeRunner:
             last = max(last, int(self.length_B[slot]) + used)
         cols = min(-(-last // COLUMN_STEP) * COLUMN_STEP, self.rows_per_slot - 1)
         masks_np, masks = buffers.masks(cols, 2 if self.loaded.window else 1)
+        span = slice(base, base + slots)
         fill_tree_inputs(
             buffers.ids_np, buffers.positions_np, buffers.rows_np,
             masks_np[0], masks_np[1] if self.loaded.window else masks_np[0][:0],
             buffers.tokens_BN, buffers.parents_BN, buffers.num_new_B,
-            self.length_B, self.count_B, self._depth_BT, self._ancestors_BTT,
+            self.length_B[span], self.count_B[span],
+            self._depth_BT[span], self._ancestors_BTT[span],
             self.rows_per_slot, self.loaded.window,
         )  # fmt: skip
         for slot, new in nodes.items():
             self.count_B[slot] += len(new.tokens_N)
-        ids, positions, rows = buffers.ids, buffers.positions, buffers.rows
+        inputs = [buffers.ids, buffers.positions, buffers.rows]
+        cell_M, packing = None, None
+        if slots > 1 and self.run.least_packed:
+            cell_M, node_BN = pack(buffers.num_new_B, width, self.run.least_packed)
+            packing = Packing(torch.from_numpy(node_BN), torch.from_numpy(cell_M))
+            inputs = [values.view(1, -1).index_select(1, packing.cell_M) for values in inputs]
         if not self._plain_cpu:
-            ids, positions, rows = (
-                t.to(self._device, non_blocking=True) for t in (ids, positions, rows)
-            )
+            inputs = [t.to(self._device, non_blocking=True) for t in inputs]
             masks = [mask.to(self._device, self._dtype, non_blocking=True) for mask in masks]
-        return self.run(ids, positions, rows, masks, self.keys, self.values)
+            if packing is not None:
+                packing = Packing(*(t.to(self._device, non_blocking=True) for t in packing))
+        found = self.run(*inputs, masks, *(self._slot(base) if alone else self._all), packing)
+        if cell_M is None:
+            first = {slot: (slot - base) * width for slot in nodes}
+        else:
+            first = {slot: int(np.searchsorted(cell_M, slot * width)) for slot in nodes}
+        return NodeLogits(found.logits_BNV.flatten(0, 1), found.log_norm_BN.flatten(), first)
 
-    def _recompute(self, nodes: dict[int, Nodes]) -> Logits:
+    def _slot(self, slot: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Keys and values of one slot, each (1, rows, heads, dim)."""
+        if slot not in self._one:
+            one = slice(slot, slot + 1)
+            self._one[slot] = [kv[one] for kv in self.keys], [kv[one] for kv in self.values]
+        return self._one[slot]
+
+    def _recompute(self, nodes: dict[int, Nodes]) -> NodeLogits:
         """The same pass with prefix and tree run from nothing, a slot at a time, eagerly."""
-        parts: dict[int, Logits] = {}
+        parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        first: dict[int, int] = {}
+        rows = 0
         for slot, new in nodes.items():
             tokens = self._history[slot] + self._tree_tokens[slot]
             prefix, total = len(self._history[slot]), len(tokens)
@@ -228,22 +285,14 @@ class TreeRunner:
                 torch.from_numpy(depth)[None].to(self._device),
                 torch.arange(total, device=self._device)[None],
                 [_additive(m.to(self._device), self._dtype)[None, None] for m in masks],
-                [kv[slot : slot + 1] for kv in self.keys],
-                [kv[slot : slot + 1] for kv in self.values],
+                *self._slot(slot),
             )
             count = len(new.tokens_N)
-            parts[slot] = Logits(logits[0, -count:], log_norm[0, -count:])
+            parts.append((logits[0, -count:], log_norm[0, -count:]))
+            first[slot], rows = rows, rows + count
             self.count_B[slot] += count
-        widest = max(len(part.log_norm_BN) for part in parts.values())
-        some = next(iter(parts.values())).logits_BNV
-        whole = Logits(
-            some.new_zeros(max(nodes) + 1, widest, some.shape[-1]),
-            torch.zeros(max(nodes) + 1, widest, device=self._device),
-        )
-        for slot, part in parts.items():
-            for into, values in zip(whole, part, strict=True):
-                into[slot, : len(values)] = values
-        return whole
+        logits_RV, log_norm_R = (torch.cat(each) for each in zip(*parts, strict=True))
+        return NodeLogits(logits_RV, log_norm_R, first)
 
     def keep(self, slot: int, rows_A: list[int]) -> None:
         """Commit these tree rows, a path from the prefix down; forget the rest of the tree."""
@@ -285,6 +334,15 @@ class _Buffers:
         self._shape = shape
         self._flat = torch.zeros(2, num_slots * num_nodes * max_cols)
         self._views: dict[tuple[int, int], tuple[list[np.ndarray], list[torch.Tensor]]] = {}
+
+    def take(self, nodes: dict[int, Nodes]) -> None:
+        """Tokens and parents of a pass, by row of the batch."""
+        self.num_new_B[:] = 0
+        for b, new in nodes.items():
+            count = len(new.tokens_N)
+            self.num_new_B[b] = count
+            self.tokens_BN[b, :count] = new.tokens_N
+            self.parents_BN[b, :count] = new.parents_N
 
     def masks(self, cols: int, kinds: int) -> tuple[list[np.ndarray], list[torch.Tensor]]:
         """Contiguous (B, N, cols) arrays and the (B, 1, N, cols) tensors over the same memory."""

@@ -34,7 +34,7 @@ def check_tree_attention(loaded: LoadedModel) -> None:
     tokens = rng.integers(0, loaded.vocab_size, len(PARENTS)).tolist()
     runner = TreeRunner(loaded, num_slots=1, capacity=prefix_len + 8, max_tree=len(PARENTS))
     runner.admit(0, prefix)
-    tree = torch.log_softmax(runner.forward({0: Nodes(tokens, PARENTS)}).logits_BNV[0].float(), -1)
+    tree = torch.log_softmax(runner.forward({0: Nodes(tokens, PARENTS)}).logits_RV.float(), -1)
     worst = 0.0
     for node in range(len(PARENTS)):
         path = [node]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.runner import Nodes, TreeRunner, check_finite, to_numpy
+from engine.runner import Nodes, TreeRunner, check_finite
 from engine.tree import TokenTree
 
 
@@ -50,18 +50,18 @@ class Target:
 
     def score(self, trees: dict[int, TokenTree]) -> dict[int, Scores]:
         """One pass over all nodes of all trees. Raises DecodeError on NaN logits."""
-        logits, log_norm = self.runner.forward(
+        found = self.runner.forward(
             {
                 slot: Nodes(tree.tokens_M[: tree.num_nodes], tree.parents_M[: tree.num_nodes])
                 for slot, tree in trees.items()
             }
         )
-        norms, host = to_numpy(log_norm), to_numpy(logits)
+        logits_RV, log_norm_R = found.on_host()
         out = {}
         for slot, tree in trees.items():
-            norm_N = norms[slot, : tree.num_nodes]
-            check_finite(norm_N, self.runner.loaded)
-            out[slot] = Scores(host[slot, : tree.num_nodes], norm_N)
+            rows = slice(found.first[slot], found.first[slot] + tree.num_nodes)
+            check_finite(log_norm_R[rows], self.runner.loaded)
+            out[slot] = Scores(logits_RV[rows], log_norm_R[rows])
         return out
 
     def commit(self, slot: int, path_A: list[int]) -> None:

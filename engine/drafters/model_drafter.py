@@ -14,7 +14,7 @@ import numpy as np
 from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.common import AdaptiveExit, ModelBased
 from engine.growth import Chooser, Growth, Row
-from engine.runner import Nodes, check_finite, to_numpy
+from engine.runner import Nodes, check_finite
 from engine.tree import TokenTree, root_only
 
 if TYPE_CHECKING:
@@ -70,14 +70,7 @@ class ModelDrafter:
             self._num_pending[s.slot] = 0
             if s.max_depth < 1:
                 continue
-            chooser = Chooser(
-                kind=self.children,
-                sampling=self._context.sampling,
-                noise=s.noise,
-                position=s.position,
-                with_replacement=self._context.with_replacement,
-            )
-            policies[s.slot] = self.grow(growths[s.slot], chooser, s.max_depth)
+            policies[s.slot] = self.grow(growths[s.slot], self._chooser(s), s.max_depth)
             try:
                 frontier[s.slot] = next(policies[s.slot])
             except StopIteration as stop:  # nothing is worth drafting here
@@ -104,6 +97,16 @@ class ModelDrafter:
             tree, self._rows[s.slot] = growths[s.slot].finish(self.children, kept[s.slot])
             trees.append(tree)
         return trees
+
+    def _chooser(self, sequence: Sequence) -> Chooser:
+        """What chooses the children in this request's next tree."""
+        return Chooser(
+            kind=self.children,
+            sampling=self._context.sampling,
+            noise=sequence.noise,
+            position=sequence.position,
+            with_replacement=self._context.with_replacement,
+        )
 
     def _unsure(self, slot: int, growth: Growth, nodes: list[int]) -> bool:
         """Whether the adaptive exit ends the tree here."""
@@ -140,13 +143,14 @@ class ModelDrafter:
 
     def _pass(self, batch: dict[int, Nodes]) -> dict[int, list[Row]]:
         """Run new nodes of all requests: a row of draft logits for each of them."""
-        logits, log_norm = (to_numpy(values) for values in self._runner.forward(batch))
+        found = self._runner.forward(batch)
+        logits_RV, log_norm_R = found.on_host()
+        check_finite(log_norm_R, self._runner.loaded)
         out = {}
         for slot, new in batch.items():
-            count = len(new.tokens_N)
-            check_finite(log_norm[slot, :count], self._runner.loaded)
-            wide = to_width(logits[slot, :count], self._context.vocab_size)
-            out[slot] = list(map(Row, wide, log_norm[slot, :count]))
+            rows = slice(found.first[slot], found.first[slot] + len(new.tokens_N))
+            wide = to_width(logits_RV[rows], self._context.vocab_size)
+            out[slot] = list(map(Row, wide, log_norm_R[rows]))
         return out
 
     def _catch_up(self, slot: int) -> None:

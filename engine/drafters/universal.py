@@ -25,7 +25,7 @@ import numpy as np
 from engine.drafters.base import DrafterContext, Method, Sequence
 from engine.drafters.common import AdaptiveExit, ModelBased
 from engine.options import option
-from engine.runner import Nodes, check_finite, to_numpy
+from engine.runner import Nodes, check_finite
 from engine.seams import append_aligned, common_prefix, encode, followed, spelled
 from engine.text import REPLACEMENT, decode
 from engine.tree import Children, TokenTree, root_only, tree_from_lists
@@ -165,14 +165,16 @@ class Universal:
             for slot in writing:
                 run = new[slot] + guess[slot]
                 batch[slot] = Nodes(run, list(range(-1, len(run) - 1)))
-            logits, log_norm = map(to_numpy, self._runner.forward(batch))
+            found = self._runner.forward(batch)
+            logits_RV, log_norm_R = found.on_host()
             going = []
             for slot in writing:
                 first, count = len(new[slot]) - 1, len(guess[slot]) + 1
-                check_finite(log_norm[slot, first : first + count], self._runner.loaded)
-                rows = logits[slot, first : first + count, : self._runner.loaded.vocab_size]
+                at = slice(found.first[slot] + first, found.first[slot] + first + count)
+                check_finite(log_norm_R[at], self._runner.loaded)
+                rows = logits_RV[at, : self._runner.loaded.vocab_size]
                 best = rows.argmax(-1)
-                logprobs = rows[np.arange(count), best] - log_norm[slot, first : first + count]
+                logprobs = rows[np.arange(count), best] - log_norm_R[at]
                 right, goes_on = self._take(self._sides[slot], best, logprobs, guess[slot])
                 run = (new[slot] + guess[slot])[: first + 1 + right]
                 self._runner.keep(slot, list(range(len(run))))

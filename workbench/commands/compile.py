@@ -39,7 +39,7 @@ def compile_pair(
         if at_hand(loaded, batch):
             say(f"The forwards of {loaded.name} are compiled already.")
             continue
-        if reason := why_not(loaded):
+        if reason := why_not(loaded, batch):
             raise UserError(reason)
         with Progress(console=err(), transient=True) as bar:
             task = bar.add_task(f"Compiling {loaded.name}", total=1.0)

@@ -127,7 +127,7 @@ class _Measure:
 
     def ranks(self, request: int, prompt: list[int], tokens_L: np.ndarray) -> dict[str, list]:
         """Ranks of the output tokens given the true prefix, and their log q."""
-        from engine.runner import Nodes, TreeRunner, to_numpy
+        from engine.runner import Nodes, TreeRunner
 
         known = self._known([*prompt, *tokens_L.tolist()])
         total = len(known)
@@ -145,9 +145,9 @@ class _Measure:
                 raise UserError(
                     f"The text is longer than {self._draft.name} takes ({limit} tokens)."
                 )
-            logits, norm = runner.forward({0: Nodes(part, list(range(-1, len(part) - 1)))})
-            rows = self._wide(to_numpy(logits)[0, : len(part)])
-            norms = to_numpy(norm)[0]
+            found = runner.forward({0: Nodes(part, list(range(-1, len(part) - 1)))})
+            logits, norms = found.on_host()
+            rows = self._wide(logits[: len(part)])
             if not np.isfinite(norms[: len(part)]).all():
                 raise DecodeError(f"{self._draft.name} gave NaN or infinite logits.")
             for j, row in enumerate(rows):

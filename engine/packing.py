@@ -1,0 +1,89 @@
+"""Nodes of several requests side by side in one row, each looking at its own slot only.
+
+Padding every request to the widest tree of the batch multiplies all matrix products; here only the
+attention itself runs padded, (slots, widest), which is the small part of a pass. A model needs
+nothing for it but the attention interface of transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+_NAME = "draftree_packed"
+
+
+class Packing(NamedTuple):
+    """Where M packed nodes stand in a padded batch of B slots x N nodes."""
+
+    node_BN: torch.Tensor  # int64, the packed node in each cell; 0 where there is none
+    cell_M: torch.Tensor  # int64, the flat cell of each packed node
+
+
+_current: list[Packing] = []
+
+
+def can_pack(attention: str) -> bool:
+    """Whether a model loaded with this attention can run packed."""
+    return attention == "sdpa"
+
+
+def pack(num_new_B: np.ndarray, width: int, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """(cell_M, node_BN) of slots that have so many new nodes each, `width` cells wide.
+
+    Nodes stand slot by slot. Where there are fewer than `least`, padding nodes stand behind them
+    that are given the first free cell.
+    """
+    filled_BN = np.arange(width) < num_new_B[:, None]
+    cell_M = np.flatnonzero(filled_BN)
+    node_BN = np.zeros(filled_BN.shape, np.int64)
+    node_BN.reshape(-1)[cell_M] = np.arange(len(cell_M))
+    if len(cell_M) < least:
+        free = int(np.flatnonzero(~filled_BN)[0])
+        cell_M = np.append(cell_M, [free] * (least - len(cell_M)))
+    return cell_M, node_BN
+
+
+@contextmanager
+def packed(model: nn.Module, packing: Packing | None) -> Iterator[None]:
+    """Attention of `model` as the packing says; as ever where it is None."""
+    if packing is None:
+        yield
+        return
+    config: Any = model.config
+    before = config._attn_implementation
+    config._attn_implementation = _NAME
+    _current.append(packing)
+    try:
+        yield
+    finally:
+        _current.pop()
+        config._attn_implementation = before
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,  # (1, heads, M, dim)
+    key: torch.Tensor,  # (B, key heads, L, dim)
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,  # (B, 1, N, L), additive
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """SDPA over the padded cells; what comes back is packed again: (1, M, heads, value dim)."""
+    node_BN, cell_M = _current[-1]
+    slots, width = node_BN.shape
+    by_node = query[0].transpose(0, 1)
+    cells = by_node.index_select(0, node_BN.reshape(-1))
+    padded = cells.view(slots, width, *cells.shape[1:]).transpose(1, 2)
+    out, _ = sdpa_attention_forward(module, padded, key, value, attention_mask, **kwargs)
+    return out.reshape(slots * width, *out.shape[2:]).index_select(0, cell_M)[None], None
+
+
+AttentionInterface.register(_NAME, _attention)
