@@ -68,7 +68,7 @@ class RoundRobin:
         for entry in sorted(batch, key=lambda entry: (entry.turn, entry.number))[:over]:
             shares[entry.index] += 1
             entry.turn = self._turn
-        self._turn += 1
+            self._turn += 1
         return shares
 
 

@@ -25,7 +25,7 @@ class Entry:
     number: int  # counted as orders come: breaks ties
     #: accepted tokens per step of late, a fading mean
     accepted: float = PRIOR_ACCEPTED
-    #: when it last had a node that others did not have (`engine.serving.budgets`); -1: never
+    #: number of the last left-over node that it had (`engine.serving.budgets`); -1: none yet
     turn: int = -1
 
     @property
