@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, NamedTuple
@@ -92,9 +93,15 @@ class Engine:
         start = perf_counter_ns()
         noise = Noise(self._sampling, request=request.index, vocab_size=self._loaded.vocab_size)
         sequence = Sequence(slot, list(request.prompt_ids), limit, noise)
-        self._target.admit(slot, sequence.tokens)
-        self._drafter.admit(sequence)
-        self._synchronize()
+        try:
+            self._target.admit(slot, sequence.tokens)
+            self._drafter.admit(sequence)
+            self._synchronize()
+        except BaseException:  # out of memory, say: the slot is as free as it was
+            self._target.release(slot)
+            with suppress(KeyError):  # a drafter that did not get so far
+                self._drafter.release(slot)
+            raise
         now = perf_counter_ns()
         self._slots[slot] = Active(request, sequence, prefill_ns=now - start, started_ns=now)
 

@@ -169,6 +169,28 @@ def test_a_request_that_breaks_the_model_is_lost_and_its_slot_is_used_again(pair
         assert tokens[index] == alone[index][: len(tokens[index])]
 
 
+@pytest.mark.parametrize("method", ["speculative", "suffix"])
+def test_a_prefill_that_fails_takes_no_slot_along(pair, method, monkeypatch):
+    requests = wanted(4)
+    alone = tokens_of(decode_all(engine_for("autoregressive", {}, *pair), requests)[0])
+    engine = engine_for(method, {}, *pair, batch=1)
+    real, calls = engine._drafter.admit, 0
+
+    def admit(sequence):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise MemoryError("no room for the prefix")
+        real(sequence)
+
+    monkeypatch.setattr(engine._drafter, "admit", admit)
+    served, reasons = serve(
+        {"": engine}, requests, policy="first-come", budgets="auction", seed=0, disturb=False
+    )
+    assert sorted(reasons.values()) == ["length"] * 3 + ["lost"]
+    assert served == {index: alone[index] for index, why in reasons.items() if why == "length"}
+
+
 @pytest.fixture(scope="module")
 def embedded():
     return [load_model(name, device="cpu") for name in ("pycode-target", "pycode-draft")]
