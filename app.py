@@ -21,6 +21,7 @@ page = st.navigation(
             HERE / "pages" / "run.py", title="Run", icon=":material/play_circle:", default=True
         ),
         st.Page(HERE / "pages" / "replay.py", title="Replay", icon=":material/history:"),
+        st.Page(HERE / "pages" / "requests.py", title="Requests", icon=":material/stacks:"),
         st.Page(HERE / "pages" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page(HERE / "pages" / "tune.py", title="Tune", icon=":material/tune:"),
         st.Page(HERE / "pages" / "race.py", title="Race", icon=":material/sports_score:"),
