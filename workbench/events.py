@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from engine.records import RequestRecord, StepRecord
+from engine.serving.trace import ArrivalRow, LaneRow, Tick
 
 
 class Progress(NamedTuple):
@@ -75,6 +76,28 @@ class MeasuringFinished(NamedTuple):
     message: str = ""  # for people, when failed
 
 
+class LoadStarted(NamedTuple):
+    """Models are loaded, the load run is kept, the scheduler's clock runs from 0.
+
+    What follows of it are `ArrivalRow`, `Tick` and `LaneRow` values as they come.
+    """
+
+    run_id: str
+    mode: str
+    num_requests: int | None  # that will come; None: as many as do in the time
+    slots: int  # of each pair
+    pairs: tuple[str, ...]  # their names; one alone has an empty one
+
+
+class LoadFinished(NamedTuple):
+    """The last event of a load run."""
+
+    run_id: str  # empty: stopped before anything was kept
+    status: str  # finished, cancelled or failed
+    metrics: dict[str, Any]  # `LoadMetrics.as_json()`; empty where no request came
+    message: str = ""  # for people, when failed
+
+
 @dataclass(slots=True)
 class RunSummary:
     """Figures of a whole run; definitions in docs/measuring.md."""
@@ -136,4 +159,9 @@ Event = (
     | RunFinished
     | MeasuringStarted
     | MeasuringFinished
+    | LoadStarted
+    | LoadFinished
+    | ArrivalRow
+    | Tick
+    | LaneRow
 )

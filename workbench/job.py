@@ -95,7 +95,7 @@ class _Job:
 
     def run(self) -> RunFinished:
         plan = self._prepare()
-        self._herald.texts = texts = _step_texts(plan.pair)
+        self._herald.texts = texts = step_texts(plan.pair)
         self._recorder = Recorder(
             self._spec.model_dump(mode="json"), texts=texts, folder=self._folder
         )
@@ -137,28 +137,6 @@ class _Job:
             num_requests=sum(len(question.turns) for question in questions) * spec.repeats,
         )
 
-    def _build(self, plan: _Plan) -> Engine:
-        from engine.engine import EngineConfig, build_engine
-        from engine.sampling import Sampling
-
-        spec = self._spec
-        config = EngineConfig(
-            method=spec.method,
-            options=plan.options,
-            sampling=Sampling(spec.temperature, spec.top_k, spec.top_p, spec.seed),
-            verify=spec.verify,
-            typical=spec.typical,
-            children=spec.children,
-            cache=spec.cache,
-            batch=spec.batch,
-            execution=spec.execution,
-            ignore_eos=spec.ignore_eos,
-            capacity=plan.capacity,
-            on_progress=self._progress,
-            profile_for=profile_finder(plan.pair, cache=spec.cache, batch=spec.batch),
-        )
-        return build_engine(config, **plan.pair.as_models())
-
     def _progress(self, phase: str, message: str, fraction: float | None) -> None:
         if self._should_stop():
             raise _StoppedError
@@ -169,7 +147,10 @@ class _Job:
     def _decode_all(self, plan: _Plan) -> tuple[RunStatus, str]:
         """Every repeat of the workload. Raises UserError only if nothing was decoded yet."""
         try:
-            engine = self._build(plan)
+            engine = engine_for(
+                self._spec, plan.pair, options=plan.options, capacity=plan.capacity,
+                on_progress=self._progress,
+            )  # fmt: skip
             plain_step_ns = engine.plain_step_ns(plan.first)
             self._begin(plan, engine, plain_step_ns)
             for repeat in range(self._spec.repeats):
@@ -255,14 +236,49 @@ class _Job:
         self._herald.tell(RequestDone(record))
 
 
-def _step_texts(pair: models.Pair) -> StepTexts:
-    """How the target's tokens become text."""
+def engine_for(
+    spec: RunSpec,
+    pair: models.Pair,
+    *,
+    options: Any,
+    capacity: int,
+    on_progress: Callable[[str, str, float | None], None],
+) -> Engine:
+    """The engine that a spec asks for, with the pair's profile on this machine where it has one.
+
+    `capacity` is the most tokens of a prompt and its answer. Raises UserError for what does not go
+    together.
+    """
+    from engine.engine import EngineConfig, build_engine
+    from engine.sampling import Sampling
+
+    config = EngineConfig(
+        method=spec.method,
+        options=options,
+        sampling=Sampling(spec.temperature, spec.top_k, spec.top_p, spec.seed),
+        verify=spec.verify,
+        typical=spec.typical,
+        children=spec.children,
+        cache=spec.cache,
+        batch=spec.batch,
+        execution=spec.execution,
+        ignore_eos=spec.ignore_eos,
+        capacity=capacity,
+        on_progress=on_progress,
+        profile_for=profile_finder(pair, cache=spec.cache, batch=spec.batch),
+    )
+    return build_engine(config, **pair.as_models())
+
+
+def step_texts(pair: models.Pair, *, readers: int = 2) -> StepTexts:
+    """How the target's tokens become text, for so many threads that read it."""
     from engine.text import IncrementalText, visible_piece
 
     tokenizer = models.display_tokenizer(pair.target)
     return StepTexts(
         piece=lambda token: visible_piece(tokenizer, token),
         incremental=lambda: IncrementalText(tokenizer),
+        readers=readers,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a worker can be asked to do: a run, a comparison, a sweep, a study; a function for each.
+"""What a worker can be asked to do: a run, a load run, a comparison, a sweep, a study.
 
 The page's process imports this to name and send jobs; engines are imported when one is done.
 """
@@ -12,19 +12,22 @@ from engine.errors import DecodeError
 from workbench.comparing.expand import expand
 from workbench.comparing.result import CompareSpec
 from workbench.events import Event, MeasuringFinished
+from workbench.loading.spec import LoadSpec
 from workbench.spec import RunSpec
 from workbench.sweeping.spec import SweepSpec
 from workbench.tuning.spec import TuneSpec
 
-RUN, COMPARE, SWEEP, TUNE = "run", "compare", "sweep", "tune"
+RUN, LOAD, COMPARE, SWEEP, TUNE = "run", "load", "compare", "sweep", "tune"
 KINDS: dict[str, type[RunSpec] | type[CompareSpec]] = {
     RUN: RunSpec,
+    LOAD: LoadSpec,
     COMPARE: CompareSpec,
     SWEEP: SweepSpec,
     TUNE: TuneSpec,
 }
 
-Spec = RunSpec | CompareSpec  # a sweep's and a study's are kinds of comparison's
+#: a load's is a kind of run's, a sweep's and a study's are kinds of comparison's
+Spec = RunSpec | CompareSpec
 
 
 def kind_of(spec: Spec) -> str:
@@ -42,7 +45,8 @@ def under_way(spec: Spec) -> str:
         arms = len(expand(spec.methods))
         many = "1 arm" if arms == 1 else f"{arms} arms"
         return f"A comparison of {many} on {_listed(spec.workloads)} is under way"
-    return f"A run of {spec.method} is under way"
+    what = "load run" if isinstance(spec, LoadSpec) else "run"
+    return f"A {what} of {spec.method} is under way"
 
 
 def execute(
@@ -57,6 +61,11 @@ def execute(
     Raises:
         UserError: wrong input, found before anything was done.
     """
+    if isinstance(spec, LoadSpec):
+        from workbench.loading.run import execute as load
+
+        load(spec, emit, should_stop, runs=runs)
+        return
     if isinstance(spec, RunSpec):
         from workbench.job import execute as run
 

@@ -19,6 +19,7 @@ from workbench.events import (
     RunSummary,
     StepDone,
 )
+from workbench.loading.state import Loading
 from workbench.measuring import ACTIVE, IDLE, RUNNING, STARTING, Measuring
 from workbench.spec import RunSpec
 
@@ -74,8 +75,9 @@ class Snapshot:
     summary: RunSummary = field(default_factory=RunSummary)
     error: str = ""  # a sentence, where the run failed or its worker died
     wrong_input: bool = False  # the error is about the spec, and no run was kept
-    kind: str = "run"  # of the job started last: run, compare or sweep
+    kind: str = "run"  # of the job started last: run, load, compare, sweep or tune
     measuring: Measuring = field(default_factory=Measuring)  # the last comparison or sweep
+    loading: Loading = field(default_factory=Loading)  # the last load run
 
     @property
     def active(self) -> bool:

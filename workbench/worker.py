@@ -21,7 +21,9 @@ from typing import Any
 from engine.errors import UserError
 from workbench.environment import cpu_flags
 from workbench.events import Event
-from workbench.jobs import RUN, Spec, kind_of, under_way
+from workbench.jobs import LOAD, RUN, Spec, kind_of, under_way
+from workbench.loading.spec import LoadSpec
+from workbench.loading.state import LoadState
 from workbench.measuring import MeasuringState
 from workbench.snapshot import LiveState, Snapshot
 from workbench.spec import RunSpec
@@ -53,7 +55,7 @@ SIGNAL_HINTS = {
 class WorkerHandle:
     """One worker process, started when first needed and kept with its models for the next job.
 
-    It does one job at a time, a run, a comparison or a sweep: none disturbs another's times.
+    It does one job at a time, of whichever kind: none disturbs another's times.
     Safe to use from several threads. `on_event` is called for each event, from another thread.
     """
 
@@ -69,6 +71,7 @@ class WorkerHandle:
         self._changed = threading.Condition()
         self._state = LiveState()
         self._measuring = MeasuringState()
+        self._loading = LoadState()
         self._spec: Spec | None = None  # of the job started last
         self._kind = RUN
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,7 +93,9 @@ class WorkerHandle:
             self._number += 1
             self._busy = True
             self._spec, self._kind = spec, kind_of(spec)
-            if isinstance(spec, RunSpec):
+            if isinstance(spec, LoadSpec):
+                self._loading.begin(spec)
+            elif isinstance(spec, RunSpec):
                 self._state.begin(spec)
             else:
                 self._measuring.begin(self._kind, spec)
@@ -109,12 +114,13 @@ class WorkerHandle:
         with self._changed:
             found = self._state.snapshot()
             found.kind, found.measuring = self._kind, self._measuring.snapshot()
+            found.loading = self._loading.snapshot()
             return found
 
     @property
     def version(self) -> int:
-        """Rises with every change of a run; cheap to ask."""
-        return self._state.version
+        """Rises with every change of a run or a load run; cheap to ask."""
+        return self._state.version + self._loading.version
 
     @property
     def active(self) -> bool:
@@ -203,9 +209,15 @@ class WorkerHandle:
                 if self._busy:
                     self._died(process.pid, code)
 
+    def _folding(self) -> LiveState | LoadState | MeasuringState:
+        """The state of the job's kind."""
+        if self._kind == LOAD:
+            return self._loading
+        return self._state if self._kind == RUN else self._measuring
+
     def _take(self, event: Event) -> None:
         with self._changed:
-            (self._state if self._kind == RUN else self._measuring).fold(event)
+            self._folding().fold(event)
             self._changed.notify_all()
         if self._on_event is None:
             return
@@ -218,8 +230,7 @@ class WorkerHandle:
 
     def _fail(self, status: str, message: str, *, wrong_input: bool = False) -> None:
         with self._changed:
-            state = self._state if self._kind == RUN else self._measuring
-            state.fail(status, message, wrong_input=wrong_input)
+            self._folding().fail(status, message, wrong_input=wrong_input)
             self._changed.notify_all()
 
     def _set_idle(self, process: subprocess.Popen[bytes]) -> None:
@@ -230,7 +241,7 @@ class WorkerHandle:
 
     def _died(self, pid: int, code: int) -> None:
         """The worker is gone in the middle of a job. Called under the lock."""
-        state = self._state if self._kind == RUN else self._measuring
+        state = self._folding()
         if state.active:
             message = death_sentence(code, dtype=_dtypes(self._spec))
             state.fail(RunStatus.INTERRUPTED, message)

@@ -19,6 +19,7 @@ from engine.costs import StoppedError
 from engine.errors import UserError
 from engine.registry import METHODS, method_names
 from engine.tree import Children
+from workbench.loading.spec import LoadSpec, stored_spec
 from workbench.spec import RunSpec
 from workbench.store.index import RunEntry, iter_runs
 from workbench.store.reader import RunReader, open_run
@@ -93,7 +94,7 @@ def _usable(entry: RunEntry) -> RunSpec | None:
     if entry.status is RunStatus.RUNNING:
         return None
     try:
-        spec = RunSpec.model_validate(entry.spec)
+        spec = stored_spec(entry.spec)
     except ValueError:
         return None
     if spec.method not in method_names():
@@ -102,6 +103,8 @@ def _usable(entry: RunEntry) -> RunSpec | None:
     if not method.needs_draft or not method.same_vocabulary:
         return None
     if spec.other_drafts:  # which of them chose a child is another question
+        return None
+    if isinstance(spec, LoadSpec) and spec.pairs:  # nodes of several pairs in one table
         return None
     return spec if spec.temperature == 0.0 or spec.verify == "match" else None
 

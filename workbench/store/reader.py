@@ -14,6 +14,7 @@ import pandas as pd
 from engine.errors import UserError
 from engine.records import StepRecord
 from engine.tree import TokenTree
+from workbench.loading.spec import stored_spec
 from workbench.spec import RunSpec
 from workbench.store import index
 from workbench.store.rebuild import step_from_rows
@@ -38,7 +39,7 @@ class RunInfo(NamedTuple):
     mode: str | None
     plain_step_ns: int | None
     message: str
-    spec: RunSpec
+    spec: RunSpec  # a `LoadSpec` where requests came as they would to a server
     environment: dict[str, Any]
     summary: dict[str, Any]
 
@@ -218,7 +219,7 @@ class RunReader:
             mode=row["mode"],
             plain_step_ns=row["plain_step_ns"],
             message=message,
-            spec=RunSpec.model_validate_json(row["spec"]),
+            spec=stored_spec(row["spec"]),
             environment=json.loads(row["environment"] or "{}"),
             summary=json.loads(row["summary"] or "{}"),
         )

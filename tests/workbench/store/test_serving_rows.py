@@ -1,4 +1,4 @@
-"""Arrivals, ticks, shares and lanes: written by the writer's thread, read back as they were told."""
+"""Arrivals, ticks, shares and lanes: written by the writer's thread, read back as told."""
 
 from __future__ import annotations
 

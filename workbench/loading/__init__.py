@@ -1,0 +1,1 @@
+"""Load: requests as they come, generated or from a trace, served, measured and kept as a run."""
