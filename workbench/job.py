@@ -137,6 +137,15 @@ class _Job:
             num_requests=sum(len(question.turns) for question in questions) * spec.repeats,
         )
 
+    def _build(self, plan: _Plan) -> Engine:
+        return engine_for(
+            self._spec,
+            plan.pair,
+            options=plan.options,
+            capacity=plan.capacity,
+            on_progress=self._progress,
+        )
+
     def _progress(self, phase: str, message: str, fraction: float | None) -> None:
         if self._should_stop():
             raise _StoppedError
@@ -147,10 +156,7 @@ class _Job:
     def _decode_all(self, plan: _Plan) -> tuple[RunStatus, str]:
         """Every repeat of the workload. Raises UserError only if nothing was decoded yet."""
         try:
-            engine = engine_for(
-                self._spec, plan.pair, options=plan.options, capacity=plan.capacity,
-                on_progress=self._progress,
-            )  # fmt: skip
+            engine = self._build(plan)
             plain_step_ns = engine.plain_step_ns(plan.first)
             self._begin(plan, engine, plain_step_ns)
             for repeat in range(self._spec.repeats):
