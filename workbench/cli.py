@@ -19,6 +19,10 @@ from engine.errors import DecodeError, UserError
 #: command -> (where it lives, one line of help)
 COMMANDS = {
     "run": ("workbench.commands.run:run", "Decode a prompt or a workload, and keep every step."),
+    "load": (
+        "workbench.commands.load:load",
+        "Let requests come as they would to a server, and see who waits and who had what.",
+    ),
     "compare": (
         "workbench.commands.compare:compare",
         "Measure methods against plain decoding on the same prompts.",

@@ -83,6 +83,13 @@ class LoadMetrics:
         return asdict(self)
 
 
+def metrics_from_json(stored: Mapping[str, Any]) -> LoadMetrics:
+    """The way back from `LoadMetrics.as_json`."""
+    latencies = {name: Latency(**one) for name, one in stored["latencies"].items()}
+    clients = [ByClient(**one) for one in stored["clients"]]
+    return LoadMetrics(**{**stored, "latencies": latencies, "clients": clients})
+
+
 def of_rows(
     arrivals: Iterable[ArrivalRow],
     ticks: Iterable[Tick],
