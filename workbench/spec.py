@@ -15,7 +15,7 @@ EMBEDDED_DRAFT = "pycode-draft"
 EMBEDDED_TEXT_DRAFT = "pycode-bytes"
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Execution = Literal["auto", "eager", "compiled"]
+Execution = Literal["auto", "eager", "compiled", "graph", "inductor"]
 Verify = Literal["match", "multi-step", "without-replacement", "block", "traversal", "typical"]
 #: verification rules that change the output's law
 LOSSY = ("typical",)
@@ -73,7 +73,8 @@ class RunSpec(BaseModel):
     cache: bool = Field(default=True, description="False recomputes the prefix in every pass")
     batch: int = Field(default=1, ge=1, le=64, description="requests decoded together")
     execution: Execution = Field(
-        default="auto", description="auto takes compiled forwards where they are at hand"
+        default="auto",
+        description="auto takes CUDA graphs on a GPU, compiled forwards at hand on a CPU",
     )
     threads: int | None = Field(default=None, ge=1, description="torch threads; None: its choice")
     repeats: int = Field(default=1, ge=1, description="times the workload is decoded")

@@ -153,7 +153,8 @@ def _rest(*, sweep: bool) -> dict[str, Any]:
     left, right = st.columns(2)
     execution = left.selectbox(
         "Execution", get_args(Execution), key="compare/execution", persist_state="session",
-        help="Auto waits for compiled forwards where they can be made; minutes, once.",
+        help="Auto takes CUDA graphs on a GPU; on a CPU it waits for compiled forwards where they "
+        "can be made: minutes, once.",
     )  # fmt: skip
     device = right.text_input("Device", "auto", key="compare/device", persist_state="session")
     temperature = st.slider(

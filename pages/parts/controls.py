@@ -177,8 +177,9 @@ def _precision() -> dict[str, Any]:
         "device": right.text_input("Device", value="auto", key="device", help="cpu, cuda or auto"),
         "execution": st.selectbox(
             "Execution", get_args(Execution), key="execution",
-            help="Auto takes compiled forwards where they are at hand and runs eager otherwise. "
-            "Compiled makes them first, once for each model: a few minutes.",
+            help="Auto takes CUDA graphs on a GPU, compiled forwards where they are at hand on a "
+            "CPU, and runs eager otherwise. Compiled (CPU) makes them first, once for each model: "
+            "a few minutes. Graph needs a CUDA device. Inductor compiles anew in every run.",
         ),
         "cache": st.toggle(
             "Key-value cache", value=True, key="cache",

@@ -145,7 +145,8 @@ def _rest(fields: dict[str, Any]) -> dict[str, Any]:
     device = right.text_input("Device", "auto", key="tune/device", persist_state="session")
     execution = left.selectbox(
         "Execution", get_args(Execution), key="tune/execution", persist_state="session",
-        help="Auto waits for compiled forwards where they can be made; minutes, once.",
+        help="Auto takes CUDA graphs on a GPU; on a CPU it waits for compiled forwards where they "
+        "can be made: minutes, once.",
     )  # fmt: skip
     tokens = right.number_input(
         "New tokens", 1, 8192, 64, step=32, key="tune/tokens", persist_state="session",

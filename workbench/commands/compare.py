@@ -99,7 +99,8 @@ def compare(
     execution: Annotated[
         str,
         typer.Option(
-            help="auto, eager, compiled, or several; auto compiles where that can be done.",
+            help="auto, eager, compiled (CPU), graph (CUDA), inductor, or several; auto compiles "
+            "where that can be done.",
             rich_help_panel=EXECUTION,
         ),
     ] = "auto",

@@ -100,7 +100,8 @@ def run(
     execution: Annotated[
         str,
         typer.Option(
-            help="auto, eager or compiled; auto compiles nothing.", rich_help_panel=EXECUTION
+            help="auto, eager, compiled (CPU), graph (CUDA) or inductor; auto compiles nothing.",
+            rich_help_panel=EXECUTION,
         ),
     ] = "auto",
     cache: Annotated[

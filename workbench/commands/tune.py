@@ -133,7 +133,8 @@ def tune(
     execution: Annotated[
         str,
         typer.Option(
-            help="auto, eager or compiled; auto compiles where that can be done.",
+            help="auto, eager, compiled (CPU), graph (CUDA) or inductor; auto compiles where "
+            "that can be done.",
             rich_help_panel=EXECUTION,
         ),
     ] = "auto",

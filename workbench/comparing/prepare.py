@@ -72,7 +72,7 @@ def prepare(
     }
     site = site._replace(capacity=_capacity(talks, pair))
     if setting.execution == "auto":  # a comparison waits for compiled forwards, a run need not
-        site = site.executing("compiled" if setting.cache else "eager")
+        site = site.executing(_best_mode(pair) if setting.cache else "eager")
     built, site = _build(wanted, site, telling)
     requests = {name: _requests(asked, built[0], pair, telling) for name, asked in talks.items()}
     _warm_up(built, requests, telling)
@@ -205,15 +205,22 @@ def _capacity(talks: Mapping[str, Sequence[Conversation]], pair: Pair) -> int:
     return min(longest, pair.target.context_length)
 
 
+def _best_mode(pair: Pair) -> str:
+    from engine.engine import best_mode
+
+    return best_mode([model for model in (pair.target, pair.draft) if model is not None])
+
+
 def _build(arms: Sequence[Arm], site: Site, telling: Telling) -> tuple[list[Decoder], Site]:
-    """All decoders, in one mode: where forwards cannot be compiled, all run eager."""
+    """All decoders, in one mode: where forwards cannot be made faster, all run eager."""
     built: list[Decoder] = []
     for at, arm in enumerate(arms):
         telling.progress("build", f"Preparing {arm.label}", at / len(arms))
         try:
             built.append(decoders.build(arm, site))
         except UserError as error:
-            if site.setting.execution != "compiled" or "compiled" in site.spec.executions:
+            execution = site.setting.execution
+            if execution not in ("compiled", "graph") or execution in site.spec.executions:
                 raise
             eager = _build(arms, site.executing("eager"), telling)
             reason = str(error) or "compiled forwards could not be made here."

@@ -69,7 +69,7 @@ class CompareSpec(BaseModel):
     executions: list[Execution] = Field(
         default=["auto"],
         min_length=1,
-        description="auto waits for compiled forwards where they can be made",
+        description="auto takes CUDA graphs on a GPU; waits for compiled forwards on a CPU",
     )
     threads: int | None = Field(default=None, ge=1, description="torch threads; None: its choice")
 

@@ -44,7 +44,7 @@ together = 4                        # cells in one alternation; a stop loses at 
 target = "pycode-target"            # embedded name, folder or hub id
 draft = "pycode-draft"              # or several, whose trees are merged: ["one", "other"]
 dtypes = ["float32"]
-executions = ["auto"]               # auto, eager, compiled
+executions = ["auto"]               # auto, eager, compiled, graph, inductor
 temperature = 0.0
 seed = 0
 """
