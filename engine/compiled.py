@@ -192,7 +192,7 @@ def _example(loaded: LoadedModel, *, nodes: int, columns: int, slots: int = 0) -
     masks = [torch.zeros(several, 1, width, columns, dtype=dtype)] * (2 if loaded.window else 1)
     shapes = kv_shapes(loaded)
     at = torch.arange(nodes)
-    packing = Packing(torch.zeros(several, width, dtype=torch.long), at.clone()) if slots else None
+    packing = (torch.zeros(several, width, dtype=torch.long), at.clone()) if slots else None
     return (
         torch.zeros(1, nodes, dtype=torch.long),
         at[None].clone(),
@@ -222,7 +222,7 @@ def _dynamic(loaded: LoadedModel, kind: str) -> tuple[Any, ...]:
         mask[2], slots = Dim("width", min=2, max=MAX_NODES), Dim("slots", min=2, max=MAX_SLOTS)
         mask[0] = slots
         cache[0] = Dim("cache_slots", min=2, max=MAX_SLOTS)
-        packing = Packing({0: slots, 1: mask[2]}, {0: ids[1]})
+        packing = ({0: slots, 1: mask[2]}, {0: ids[1]})
     layers = len(kv_shapes(loaded))
     num_masks = 2 if loaded.window else 1
     return (ids or None,) * 3 + ([mask] * num_masks, [cache] * layers, [cache] * layers, packing)

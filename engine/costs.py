@@ -140,6 +140,9 @@ def measure(
 ) -> PairCost:
     """Time passes of two free runners (no request under way).
 
+    Of runners with several slots all are filled to the context, and nodes are spread over them:
+    a pass is then known by the nodes of all requests together.
+
     Passes of the draft follow one of the target, as they do in a step: the first of them finds the
     target's weights in the processor's cache. The first round warms up and is not counted.
 
@@ -181,20 +184,27 @@ def _undisturbed(ms: np.ndarray, nodes: Sequence[int], contexts: Sequence[int]) 
 @contextmanager
 def _prefixes(runners: Sequence[TreeRunner], context: int) -> Iterator[None]:
     """Runners with so many tokens behind them, released whatever happens."""
-    for runner in runners:
-        runner.admit(0, [0] * context)
+    taken = [(runner, slot) for runner in runners for slot in range(runner.num_slots)]
+    for runner, slot in taken:
+        runner.admit(slot, [0] * context)
     try:
         yield
     finally:
-        for runner in runners:
-            runner.release(0)
+        for runner, slot in taken:
+            runner.release(slot)
 
 
 def _time(runner: TreeRunner, size: int) -> float:
-    """Milliseconds of one pass over a root and its children."""
+    """Milliseconds of one pass over roots and their children, as even over the slots as can be."""
+    each, over = divmod(size, runner.num_slots)
+    nodes = {}
+    for slot in range(min(size, runner.num_slots)):
+        count = each + (slot < over)
+        nodes[slot] = Nodes([0] * count, [-1, *[0] * (count - 1)])
     start = perf_counter()
-    found = runner.forward({0: Nodes([0] * size, [-1, *[0] * (size - 1)])})
+    found = runner.forward(nodes)
     found.on_host()  # as in a step, where the copy takes its time too
     took = perf_counter() - start
-    runner.keep(0, [])
+    for slot in nodes:
+        runner.keep(slot, [])
     return took * 1e3

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from engine.clock import clock_for
 from engine.drafters.base import Drafter, Sequence
 from engine.errors import UserError
 from engine.growth import Noise
@@ -21,6 +22,9 @@ from engine.sampling import Sampling
 from engine.target import Scores, Target
 from engine.text import decode
 from engine.tree import TokenTree, root_only
+
+if TYPE_CHECKING:
+    from engine.parallel.build import Parallel
 
 
 @dataclass(slots=True)
@@ -60,8 +64,11 @@ class Engine:
         budget: int,
         ignore_eos: bool = False,
         mode: str = "eager",
+        parallel: Parallel | None = None,
     ) -> None:
         self.mode = mode
+        #: the ranks it works on, where they are several
+        self.parallel = parallel
         #: what the drafter chose by itself, for people; empty where it chose nothing
         self.setting: str = getattr(drafter, "setting", "")
         self._target = target
@@ -75,6 +82,7 @@ class Engine:
         self._num_steps = 0
         self._origin_ns = perf_counter_ns()
         self._synchronize = _synchronizer(self._loaded.device)
+        self._clock = clock_for(self._loaded.device)
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -137,6 +145,11 @@ class Engine:
                 return self._finish(active, FinishReason(reason))
         raise KeyError(index)
 
+    def close(self) -> None:
+        """The engine is needed no more: ranks that it holds are let go of."""
+        if self.parallel is not None:
+            self.parallel.close()
+
     # -- one step ------------------------------------------------------------------------------
 
     def step(self, budgets: Mapping[int, int] | None = None) -> StepOutput:
@@ -145,11 +158,15 @@ class Engine:
         `budgets` bounds the drafted nodes of this step's trees, by request index.
         """
         batch = [active for active in self._slots if active is not None]
-        clock = _Clock(self._synchronize)
+        clock = self._clock
+        clock.start()
         sequences = [active.sequence for active in batch]
         for active in batch:
             active.sequence.budget = (budgets or {}).get(active.request.index)
         trees = self._drafter.propose(sequences)
+        for sequence, tree in zip(sequences, trees, strict=True):
+            if sequence.budget is not None:
+                tree.cut(sequence.budget)
         clock.lap("draft")
 
         by_slot = {s.slot: tree for s, tree in zip(sequences, trees, strict=True)}
@@ -305,25 +322,6 @@ class Engine:
             self._target.runner.keep(0, [])
         self._target.release(0)
         return int(np.median(times[2:]))
-
-
-class _Clock:
-    """Stage times of one step. Device work is waited for only where it would blur a stage."""
-
-    def __init__(self, synchronize: Any) -> None:
-        self._synchronize = synchronize
-        self._laps: dict[str, int] = {}
-        self._start = self._last = perf_counter_ns()
-
-    def lap(self, stage: str) -> None:
-        self._synchronize()
-        now = perf_counter_ns()
-        self._laps[stage] = now - self._last
-        self._last = now
-
-    def times(self) -> StageTimes:
-        wall = perf_counter_ns() - self._start
-        return StageTimes(**self._laps, unaccounted=wall - sum(self._laps.values()))
 
 
 def _synchronizer(device: str) -> Any:

@@ -130,14 +130,15 @@ class HFStep(nn.Module):
         masks: list[torch.Tensor],
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
-        packing: Packing | None = None,
+        packing: tuple[torch.Tensor, torch.Tensor] | None = None,
         logits_to_keep: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         mask: Any = masks[-1]
         if self.windowed_dict:
             mask = {"full_attention": masks[0], "sliding_attention": masks[1]}
         extra = {"logits_to_keep": logits_to_keep} if logits_to_keep else {}
-        with packed(self.model, packing):
+        # export knows plain tuples only
+        with packed(self.model, None if packing is None else Packing(*packing)):
             logits = self.model(
                 input_ids=ids_BN,
                 position_ids=positions_BN,

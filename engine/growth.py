@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from cuda_ext.frontier import top_of_row
 from engine.sampling import Sampling, Stream, generator, gumbel, warp
 from engine.tree import Children, Source, TokenTree
 
 #: pruned nodes kept for the viewer, best first
 MAX_PRUNED_KEPT = 64
 FEW = 8
+#: positions that a table of noise has room for at first: a small tree's
+_FIRST_ROWS = 8
 
 
 class Noise:
-    """The target's Gumbel noise of one request by position; drafting and verifying share it."""
+    """The target's Gumbel noise of one request by position; drafting and verifying share it.
+
+    Kept in a table that positions go round in, so that kernels can be handed all of it.
+    """
 
     def __init__(self, sampling: Sampling, *, request: int, vocab_size: int) -> None:
         self.sampling = sampling
         self.request = request
         self.vocab_size = vocab_size
-        self._by_position: dict[int, np.ndarray] = {}
+        self.table_DV = np.empty((0, vocab_size))  # float64
+        self._position_D = np.empty(0, np.int64)  # position that a row holds, -1: none
+        self._floor = 0  # earlier positions are not asked for again
 
     def at(self, position: int) -> np.ndarray:
         """Noise g_V for the token at `position` of the sequence, prompt included."""
-        if position not in self._by_position:
-            self._by_position[position] = gumbel(
-                self.sampling, request=self.request, position=position, vocab_size=self.vocab_size
-            )
-        return self._by_position[position]
+        row = self.row(position)  # may replace the table
+        return self.table_DV[row]
+
+    def row(self, position: int) -> int:
+        """The row of `table_DV` with the noise of a position; it stays until that is forgotten."""
+        while True:
+            size = len(self._position_D)
+            if size:
+                row = position % size
+                held = int(self._position_D[row])
+                if held == position:
+                    return row
+                if held < self._floor:
+                    break
+            self._grow(max(2 * size, _FIRST_ROWS))
+        self.table_DV[row] = gumbel(
+            self.sampling, request=self.request, position=position, vocab_size=self.vocab_size
+        )
+        self._position_D[row] = position
+        return row
+
+    def _grow(self, size: int) -> None:
+        table_DV, position_D = self.table_DV, self._position_D
+        self.table_DV = np.empty((size, self.vocab_size))
+        self._position_D = np.full(size, -1, np.int64)
+        for row, position in enumerate(position_D.tolist()):
+            if position >= self._floor:
+                self.table_DV[position % size] = table_DV[row]
+                self._position_D[position % size] = position
 
     def forget_before(self, position: int) -> None:
-        """Drop what no later step can ask for."""
-        for old in [p for p in self._by_position if p < position]:
-            del self._by_position[old]
+        """No later step asks for what is before it."""
+        self._floor = max(self._floor, position)
 
 
 class Row(NamedTuple):
@@ -57,6 +89,7 @@ class Chooser:
     noise: Noise
     position: int
     with_replacement: bool = True  # SAMPLED: i.i.d. draws (rule 2) or distinct ones (rule 3)
+    kernels: bool = True  # whether compiled code looks for the best tokens; it finds the same
 
     def choose(
         self, growth: Growth, node: int, row: Row, count: int
@@ -68,14 +101,13 @@ class Chooser:
         """
         position = self.position + growth.depth[node]
         if self.kind is Children.FIXED:
-            tokens, logprobs = top_k(row.logits_V, count, row.log_norm)
+            tokens, logprobs = self._best(row.logits_V, count, row.log_norm)
             return tokens, logprobs, logprobs
         log_q = warp(row.logits_V, self.sampling)  # as the target's will be
         if self.kind is Children.COUPLED:
             perturbed = log_q + self.noise.at(position)
-            tokens, scores = top_k(perturbed, count, logsumexp(perturbed))
-            keep = np.isfinite(scores)
-            return tokens[keep], log_q[tokens[keep]], scores[keep]
+            tokens, scores = self._best(perturbed, count, logsumexp(perturbed))
+            return tokens, log_q[tokens], scores
         q = np.exp(log_q)
         growth.draft_probs[node] = q
         draws = generator(
@@ -92,6 +124,13 @@ class Chooser:
             count = min(count, int((q > 0).sum()))
             tokens = draws.choice(len(q), size=count, p=q, replace=False)
         return tokens, log_q[tokens], log_q[tokens]
+
+    def _best(
+        self, scores_V: np.ndarray, count: int, log_norm: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # a single maximum is NumPy's own affair
+        find = top_k_compiled if self.kernels and count > 1 else top_k
+        return find(scores_V, count, log_norm)
 
 
 @dataclass(slots=True)
@@ -111,6 +150,10 @@ class Growth:
     draft_probs: dict[int, np.ndarray] = field(default_factory=dict)
     round: int = 0
     passes: int = 0
+    #: most nodes that may stay, where a scheduler says so
+    budget: int | None = None
+    #: tokens that the tree is expected to bring; NaN: nobody expects anything
+    expected: float = math.nan
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -192,6 +235,7 @@ class Growth:
             children=kind,
             draft_probs=self.draft_probs,
             draft_passes=self.passes,
+            expected_tokens=self.expected,
         )
 
 
@@ -202,7 +246,10 @@ def logsumexp(scores_V: np.ndarray) -> float:
 
 
 def top_k(scores_V: np.ndarray, count: int, log_norm: float) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` best tokens, best first (ties: lower id), and their scores less `log_norm`."""
+    """The `count` best tokens, best first (ties: lower id), and their scores less `log_norm`.
+
+    Fewer where the others have a score of -inf.
+    """
     count = min(count, len(scores_V))
     if count <= FEW:  # a maximum at a time beats a partition
         rest = scores_V if count == 1 else scores_V.copy()
@@ -212,6 +259,22 @@ def top_k(scores_V: np.ndarray, count: int, log_norm: float) -> tuple[np.ndarray
             if i + 1 < count:
                 rest[best] = -np.inf
     else:
-        tokens = np.argpartition(-scores_V, count - 1)[:count]
+        last = np.partition(scores_V, len(scores_V) - count)[len(scores_V) - count]
+        above = np.flatnonzero(scores_V > last)
+        tokens = np.append(above, np.flatnonzero(scores_V == last)[: count - len(above)])
         tokens = tokens[np.lexsort((tokens, -scores_V[tokens]))]
+    scores = scores_V[tokens] - log_norm
+    if not scores[-1] > -np.inf:
+        there = scores > -np.inf
+        return tokens[there], scores[there]
+    return tokens, scores
+
+
+def top_k_compiled(
+    scores_V: np.ndarray, count: int, log_norm: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same in one pass over the row, by the twin of `cuda_ext.frontier.top_children`."""
+    count = min(count, len(scores_V))
+    tokens, best = np.empty(count, np.int64), np.empty(count)
+    tokens = tokens[: top_of_row(scores_V, tokens, best)]
     return tokens, scores_V[tokens] - log_norm

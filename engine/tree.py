@@ -69,6 +69,16 @@ class TokenTree:
         """Nodes that the target scores besides the root."""
         return self.num_nodes - 1
 
+    def cut(self, budget: int) -> None:
+        """Leave the first `budget` drafted nodes, where there are more; the others are pruned.
+
+        Parents stand before their children, so what stays is a tree. Drawn nodes are cut by their
+        place alone, never by what was drawn.
+        """
+        if self.num_drafted > budget:
+            self.round_pruned_M[budget + 1 : self.num_nodes] = self.round_added_M.max()
+            self.num_nodes = budget + 1
+
     def children_of(self) -> list[list[int]]:
         """For each scored node, its scored children in rank order."""
         kids: list[list[int]] = [[] for _ in range(self.num_nodes)]

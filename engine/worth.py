@@ -10,14 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+#: open nodes up to which every number of them is weighed; beyond, ever fewer are
+_ALL = 8
+#: nodes from which on a table is searched by NumPy
+_MANY = 24
+
 
 class Worth:
-    """Of trees at one context. All times are milliseconds.
+    """Of the trees of one step at one context. All times are milliseconds.
 
-    `target_ms` and `draft_ms` are pass times by nodes, index 0 unused; `pass_ms` and `rest_ms` what
-    comes on top per draft pass and per step, plain and drafted; `draft_scale` how many times slower
-    drafting is by now. The first draft pass of a tree runs `first_rows` tokens that the draft model
-    has not seen.
+    `target_ms` and `draft_ms` are pass times by nodes, index 0 unused. `active` requests are in the
+    batch: so many nodes are scored whatever is drafted, and nodes of all of them compete.
+    `pass_ms`, `each_ms` and `rest_ms` are what comes on top per draft pass, per further request in
+    it, and per step, plain and drafted; `draft_scale` how many times slower drafting is by now;
+    `rate` the tokens per millisecond of late. Beyond `most` nodes in all none is drafted.
     """
 
     def __init__(
@@ -26,39 +34,45 @@ class Worth:
         draft_ms: Sequence[float],
         *,
         most: int,
+        active: int = 1,
         pass_ms: float = 0.0,
+        each_ms: float = 0.0,
         rest_ms: tuple[float, float] = (0.0, 0.0),
         draft_scale: float = 1.0,
         rate: float = 0.0,
-        first_rows: int = 1,
     ) -> None:
         self.target_ms = target_ms
-        self._draft_ms, self._pass_ms, self._first_rows = draft_ms, pass_ms, first_rows
+        self._draft_ms, self._pass_ms, self._each_ms = draft_ms, pass_ms, each_ms
+        self._active = active
         self.draft_scale = draft_scale
-        self.plain_ms = target_ms[1] + rest_ms[0]
-        self.rate = max(rate, 1.0 / self.plain_ms)
-        self._most = min(most, len(target_ms) - 2)
-        #: what a tree of so many drafted nodes costs beside its draft passes, in tokens
+        self.plain_ms = target_ms[active] + rest_ms[0]
+        self.rate = max(rate, active / self.plain_ms)
+        self._most = min(most, len(target_ms) - 1 - active)
+        #: what so many drafted nodes cost beside the draft passes, in tokens
         dearer = rest_ms[1] - rest_ms[0]
-        self._cost_N = [0.0] + [
-            self.rate * (ms - target_ms[1] + dearer) for ms in target_ms[2 : self._most + 2]
-        ]
+        scored = target_ms[active + 1 : active + self._most + 1]
+        self._cost_N = [0.0] + [self.rate * (ms - target_ms[active] + dearer) for ms in scored]
+        self._costs = np.asarray(self._cost_N)
 
-    def draft_pass_ms(self, rows: int, *, first: bool = False) -> float:
-        """The model's time for a draft pass as measured, without what comes on top."""
-        rows = self._first_rows if first else rows
+    def draft_pass_ms(self, rows: int, requests: int = 1) -> float:
+        """A draft pass over so many rows of so many requests, what comes on top included."""
         last = len(self._draft_ms) - 1
-        return self._draft_ms[rows] if rows <= last else self._draft_ms[last] * rows / last
+        model = self._draft_ms[rows] if rows <= last else self._draft_ms[last] * rows / last
+        return model + self._pass_ms + self._each_ms * (requests - 1)
 
-    def _pass_cost(self, rows: int, *, first: bool) -> float:
-        ms = self.draft_pass_ms(rows, first=first) + self._pass_ms
-        return self.rate * self.draft_scale * ms
+    def _pass_cost(self, rows: int, nodes: int) -> float:
+        requests = min(nodes, self._active)
+        return self.rate * self.draft_scale * self.draft_pass_ms(rows, requests)
 
     def best(self, reach: Sequence[float]) -> tuple[float, int]:
         """What the best of these nodes are worth over none, and how many those are.
 
         `reach` holds chances of acceptance, best first.
         """
+        if len(reach) > _MANY:
+            sums = np.cumsum(reach[: self._most]) - self._costs[1 : len(reach) + 1]
+            at = int(sums.argmax())
+            return (float(sums[at]), at + 1) if sums[at] > 0.0 else (0.0, 0)
         worth, size, total = 0.0, 0, 0.0
         cost_N = self._cost_N
         for at, chance in enumerate(reach[: self._most], 1):
@@ -68,52 +82,80 @@ class Worth:
         return worth, size
 
     def width(
-        self, so_far: Sequence[float], hopes: Sequence[float], *, passes: int, levels: int
+        self,
+        so_far: Sequence[float],
+        hopes: Sequence[float],
+        *,
+        levels: int,
+        rows: Sequence[int] = (),
     ) -> int:
         """How many of the open nodes to expand in the next pass; 0: another pass does not pay.
 
         Expanding a node is taken to bring one node of its hope (the chance that it is accepted and
-        a child of it too). Where one pass does not pay, going on from the best node for up to
-        `levels` passes might.
+        a child of it too). Where one pass does not pay, going on for up to `levels` passes might.
+        `rows` says what each brings to the pass, where that is not one row: a root comes with all
+        that the draft model has not seen.
         """
-        first = passes == 0
         best, width = self.best(so_far)[0], 0
-        for count in range(1, 2 if first else len(hopes) + 1):
+        tried = _counts(len(hopes))
+        for count in tried:
             hoped = sorted([*so_far, *hopes[:count]], reverse=True)
-            worth = self.best(hoped)[0] - self._pass_cost(count, first=first)
+            worth = self.best(hoped)[0] - self._pass_cost(sum(rows[:count]) or count, count)
             if worth > best:
                 best, width = worth, count
-        if width == 0 and hopes and levels > 1:
-            return int(self._chain_pays(best, so_far, hopes[0], first=first, levels=levels))
+        if width == 0 and levels > 1:
+            for count in sorted({*tried[:1], *tried[-1:]}):
+                first = sum(rows[:count]) or count
+                if self._chains_pay(best, so_far, hopes[:count], rows=first, levels=levels):
+                    return count
         return width
 
-    def _chain_pays(
-        self, best: float, so_far: Sequence[float], hope: float, *, first: bool, levels: int
+    def _chains_pay(
+        self,
+        best: float,
+        so_far: Sequence[float],
+        hopes: Sequence[float],
+        *,
+        rows: int,
+        levels: int,
     ) -> bool:
-        """Whether some chain from the best open node beats what there is."""
+        """Whether chains on from these open nodes beat what there is."""
         above = so_far[0] if so_far else 1.0
-        fading = min(hope / above, 1.0) if above else 0.0
-        hoped, cost, here = list(so_far), self._pass_cost(1, first=first), hope
+        fading = min(hopes[0] / above, 1.0) if above else 0.0
+        hoped, here = list(so_far), list(hopes)
+        cost = self._pass_cost(rows, len(here))
         for _ in range(levels):
-            hoped = sorted([*hoped, here], reverse=True)
+            hoped = sorted([*hoped, *here], reverse=True)
             if self.best(hoped)[0] - cost > best:
                 return True
-            cost += self._pass_cost(1, first=False)
-            here *= fading
+            cost += self._pass_cost(len(here), len(here))
+            here = [hope * fading for hope in here]
         return False
 
     def could_pay(self, levels: int) -> bool:
         """Whether a chain would pay if all of it were accepted: else nothing ever will."""
-        cost = self._pass_cost(1, first=True)
+        cost = 0.0
         for depth in range(1, min(levels, self._most) + 1):
+            cost += self._pass_cost(1, 1)
             if depth - self._cost_N[depth] > cost:
                 return True
-            cost += self._pass_cost(1, first=False)
         return False
 
-    def probe_pays(self, silent: int, levels: int, *, share: float) -> bool:
-        """Whether after `silent` plain steps a probe costs at most this share of their time."""
+    def probe_pays(self, silent: int, levels: int, *, share: float, rows: int = 1) -> bool:
+        """Whether after `silent` plain steps a probe costs at most this share of their time.
+
+        Its draft pass takes along so many rows that the draft model has not seen.
+        """
         if levels < 1 or self._most < 1 or not self.could_pay(levels):
             return False
-        dearer = (self._cost_N[1] + self._pass_cost(1, first=True)) / self.rate
+        dearer = (self._cost_N[1] + self._pass_cost(rows, 1)) / self.rate
         return dearer <= share * silent * self.plain_ms
+
+
+def _counts(most: int) -> list[int]:
+    """1 to `most`, with growing gaps where that is many."""
+    found, count = [], 0
+    while count < most:
+        count = min(most, count + max(1, count // _ALL))
+        found.append(count)
+    return found

@@ -1,22 +1,25 @@
 """Trees that pay: grown while one more draft pass or node is worth the time it takes.
 
-A node is worth its calibrated chance of acceptance (engine/calibration.py); time has the price at
-which decoding turns it into tokens anyway, the rate of the recent steps. So a promising step may
-take longer than a hopeless one, which the best rate of each step alone would not allow. Times are
-those of this pair on this machine (engine/costs.py, engine/pace.py), from its profile or measured
-when the engine is built. Where no tree pays nothing is drafted, but for a probe now and then.
+The nodes of all requests of a batch compete for a step as in an auction: a node bids its calibrated
+chance of acceptance (engine/calibration.py), and time has the price at which decoding turns it into
+tokens anyway, the rate of the recent steps. So a promising step may take longer than a hopeless
+one, which the best rate of each step alone would not allow. Times are those of this pair on this
+machine (engine/costs.py, engine/pace.py), from its profile or measured when the engine is built.
+Whether a request drafts at all is decided beforehand, from how its drafts fared of late. Where no
+tree pays nothing is drafted, but for a probe now and then.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.calibration import Calibration, kind_of
 from engine.costs import Known, PairCost, contexts_up_to, measure, sizes_up_to
 from engine.drafters.base import DrafterContext, Sequence
-from engine.drafters.model_drafter import PENDING_ROWS, ModelDrafter, Policy
-from engine.growth import Chooser, Growth
-from engine.pace import PASS_MS, REST_MS, Pace
+from engine.drafters.model_drafter import PENDING_ROWS, ModelDrafter, Policy, deepest
+from engine.growth import Chooser, Growth, Row
+from engine.pace import EACH_MS, PASS_MS, REST_MS, Pace
 from engine.worth import Worth
 
 if TYPE_CHECKING:
@@ -35,14 +38,90 @@ _STORED_WEIGHT = 60.0
 _DECAY = 0.98
 #: tokens by which the context may grow before costs are read anew
 _CONTEXT_STEP = 16
+#: drafted nodes in one pass up to which costs are measured; beyond they follow a line
+_MOST_MEASURED = 64
+#: weight of the past in how one request's drafts fare, and how many trees the general rate is worth
+_LUCK_DECAY, _LUCK_PRIOR = 0.9, 4.0
+
+
+@dataclass(slots=True)
+class _Bidder:
+    """One request's tree while the nodes of all compete."""
+
+    sequence: Sequence
+    growth: Growth
+    chooser: Chooser
+    most: int  # drafted nodes that may stay
+    levels: int
+    reach: list[float]  # by node: chance that it is accepted
+    hope: list[float]  # by node: chance that a child of it is accepted too
+    open: list[int] = field(default_factory=lambda: [0])
+
+    def add(self, nodes: list[int], rows: list[Row], counted: Calibration, top_k: int) -> None:
+        """Children of these nodes, open themselves where they are not too deep."""
+        growth = self.growth
+        for node, row in zip(nodes, rows, strict=True):
+            picked = self.chooser.choose(growth, node, row, top_k)
+            for child in growth.add_children(node, *picked):
+                logprob = growth.logprob[child]
+                own = counted.chance(growth.rank[child], logprob)
+                self.reach.append(self.reach[node] * own)
+                self.hope.append(self.reach[child] * counted.continues(logprob))
+                if growth.depth[child] < self.levels:
+                    self.open.append(child)
+
+    def promise(self) -> float:
+        """Chance that a child of the root is accepted."""
+        first = (r for r, d in zip(self.reach, self.growth.depth, strict=True) if d == 1)
+        return min(sum(first), 1.0)
+
+    def bids(self) -> list[tuple[float, int]]:
+        """(chance, node) of its best nodes, as many as may stay, the best first."""
+        order = sorted(range(1, len(self.reach)), key=lambda node: -self.reach[node])
+        return [(self.reach[node], node) for node in order[: self.most]]
+
+
+class _Rate:
+    """Tokens by milliseconds of recent steps, fading."""
+
+    __slots__ = ("ms", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = self.ms = 0.0
+
+    def learn(self, tokens: float, ms: float) -> None:
+        self.tokens = _DECAY * self.tokens + tokens
+        self.ms = _DECAY * self.ms + ms
+
+    @property
+    def value(self) -> float:
+        return self.tokens / self.ms if self.ms else 0.0
+
+
+class _Luck:
+    """How often one request's trees had a first node accepted, of late."""
+
+    __slots__ = ("hits", "trees")
+
+    def __init__(self) -> None:
+        self.hits = self.trees = 0.0
+
+    def learn(self, hit: float) -> None:
+        """A tree had its first token accepted (1), had not (0), or had this chance of it."""
+        self.trees = _LUCK_DECAY * self.trees + 1.0
+        self.hits = _LUCK_DECAY * self.hits + hit
+
+    def chance(self, prior: float) -> float:
+        """Chance that the next tree has one, `prior` being that of all requests."""
+        return (self.hits + _LUCK_PRIOR * prior) / (self.trees + _LUCK_PRIOR)
 
 
 class AutoDrafter(ModelDrafter):
-    """Grows each tree under the costs of its passes; learns from every verdict and every step."""
+    """Grows all trees of a step under the costs of its passes; learns from every verdict."""
 
     def __init__(self, options: Options, context: DrafterContext) -> None:
         assert context.draft is not None
-        super().__init__(self._grow, options, context)
+        super().__init__(_never, options, context)
         self._bounds = options
         known = context.profile()
         self._costs = known.profile.costs if known.profile else self._measure()
@@ -52,20 +131,24 @@ class AutoDrafter(ModelDrafter):
         self.pace = Pace()
         self._alone = context.target.num_slots == 1  # predictions are of a request by itself
         self._tables: dict[int, tuple[list[float], list[float]]] = {}
-        self._tokens = self._ms = 0.0  # expected of recent steps, fading
-        self._silent = _CREDIT
-        self._worth: Worth | None = None
-        self._told = _Told()
+        self._rates: dict[int, _Rate] = {}  # by requests in the batch
+        self._luck: dict[int, _Luck] = {}
+        self._silent: dict[int, int] = {}  # steps since a request last drafted
+        self._draft_ms = 0.0  # of the passes of this step, as measured
+        self._probing = False
+        self._worth: Worth
         self._last: TokenTree | None = None
 
     def _measure(self) -> PairCost:
         target, draft = self._context.target, self._runner
+        slots = target.num_slots
         most = max(self._bounds.frontier, PENDING_ROWS)
+        most = min(slots * min(most, draft.max_tree), _MOST_MEASURED)
         return measure(
             target,
             draft,
-            target_nodes=sizes_up_to(self._bounds.most + 1),
-            draft_nodes=sizes_up_to(min(most, draft.max_tree)),
+            target_nodes=sizes_up_to(slots + min(slots * self._bounds.most, _MOST_MEASURED)),
+            draft_nodes=sizes_up_to(most),
             contexts=contexts_up_to(min(target.capacity, draft.capacity) - 1),
         )
 
@@ -78,30 +161,36 @@ class AutoDrafter(ModelDrafter):
 
     def admit(self, sequence: Sequence) -> None:
         super().admit(sequence)
+        self._luck[sequence.slot] = _Luck()
+        self._silent[sequence.slot] = _CREDIT
         self.pace.interrupted()
 
     def release(self, slot: int) -> None:
         super().release(slot)
+        self._luck.pop(slot, None)
+        self._silent.pop(slot, None)
         self.pace.interrupted()
 
     # -- a step --------------------------------------------------------------------------------
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         self.pace.step_begins()
+        self._draft_ms = 0.0
         worth = self._worth = self._worth_now(sequences)
-        self._told = told = _Told()
         trees = super().propose(sequences)
-        tokens = 1.0 + told.accepted / len(trees)
-        draft_ms = (told.draft_ms + PASS_MS * sum(t.draft_passes for t in trees)) / len(trees)
-        nodes = max(tree.num_nodes for tree in trees)
-        rest_ms = worth.target_ms[nodes] + REST_MS[nodes > 1]
-        self._tokens = _DECAY * self._tokens + tokens
-        self._ms = _DECAY * self._ms + draft_ms * worth.draft_scale + rest_ms
+        active = len(trees)
+        for tree in trees:
+            if tree.expected_tokens != tree.expected_tokens:  # it drafted nothing
+                tree.expected_tokens = 1.0
+        tokens = sum(tree.expected_tokens for tree in trees)
+        nodes = sum(tree.num_nodes for tree in trees)
+        rest_ms = worth.target_ms[nodes] + active * REST_MS[nodes > active]
+        draft_ms = self._draft_ms
+        self._rates[active].learn(tokens, draft_ms * worth.draft_scale + rest_ms)
         if self._alone:
             self._last = tree = trees[0]
-            tree.expected_tokens = tokens
             tree.expected_ms = self.pace.expected_ms(draft_ms, rest_ms)
-            self.pace.drafting_ends(draft_ms, rest_ms)
+        self.pace.drafting_ends(draft_ms, rest_ms)
         return trees
 
     def _worth_now(self, sequences: list[Sequence]) -> Worth:
@@ -109,77 +198,149 @@ class AutoDrafter(ModelDrafter):
         at = max(s.position for s in sequences) // _CONTEXT_STEP
         if at not in self._tables:
             context = at * _CONTEXT_STEP + _CONTEXT_STEP // 2
+            most = self._context.target.num_slots * (self._bounds.most + 1)
             self._tables[at] = (
-                self._costs.target.at(context, self._bounds.most + 1).tolist(),
+                self._costs.target.at(context, most).tolist(),
                 self._costs.draft.at(context).tolist(),
             )
         target_ms, draft_ms = self._tables[at]
+        active = len(sequences)
         return Worth(
             target_ms,
             draft_ms,
+            active=active,
             pass_ms=PASS_MS,
-            rest_ms=REST_MS,
+            each_ms=EACH_MS,
+            rest_ms=(active * REST_MS[0], active * REST_MS[1]),
             draft_scale=self.pace.draft_scale,
-            rate=self._tokens / self._ms if self._ms else 0.0,
-            most=self._bounds.most,
-            # more than that is caught up with once, whenever drafting begins
-            first_rows=max(min(len(self._pending[s.slot]), PENDING_ROWS) for s in sequences),
+            rate=self._rates.setdefault(active, _Rate()).value,
+            most=active * self._bounds.most,
         )
 
-    def _grow(self, growth: Growth, chooser: Chooser, max_depth: int) -> Policy:
-        """Expand what promises most while that is worth its time; keep the nodes that are."""
-        worth, bounds, counted, told = self._worth, self._bounds, self.calibration, self._told
-        assert worth is not None
-        reach, hope = [1.0], [counted.continues(None)]  # by node; hope: of an accepted child
-        open_nodes, so_far = [0], list[float]()
-        levels = min(max_depth, bounds.depth)
-        probing = worth.probe_pays(self._silent, levels, share=PROBE_SHARE)
-        for level in range(levels):
-            open_nodes.sort(key=lambda node: -hope[node])
-            hopes = [hope[node] for node in open_nodes[: bounds.frontier]]
-            width = worth.width(so_far, hopes, passes=level, levels=levels - level)
-            if width == 0 and not (probing and level == 0):
+    def _grow_all(
+        self,
+        sequences: list[Sequence],
+        growths: dict[int, Growth],
+        choosers: dict[int, Chooser],
+    ) -> dict[int, list[int] | None]:
+        """Expand what promises most, of all requests, while that is worth its time."""
+        bidders = [self._bidder(s, growths, choosers) for s in sequences if s.slot in choosers]
+        so_far: list[float] = []
+        begun: dict[int, _Bidder] = {}
+        for level in range(self._bounds.depth):
+            chosen = self._chosen(bidders, so_far, self._bounds.depth - level, first=level == 0)
+            if not chosen:
                 break
-            chosen = sorted(open_nodes[: max(width, 1)])
-            del open_nodes[: len(chosen)]
-            rows = yield chosen
-            if not rows:
-                break
-            told.draft_ms += worth.draft_pass_ms(len(chosen), first=level == 0)
-            for node, row in zip(chosen, rows, strict=True):
-                picked = chooser.choose(growth, node, row, bounds.top_k)
-                for child in growth.add_children(node, *picked):
-                    logprob = growth.logprob[child]
-                    own = counted.chance(growth.rank[child], logprob)
-                    reach.append(reach[node] * own)
-                    hope.append(reach[child] * counted.continues(logprob))
-                    if growth.depth[child] < max_depth:
-                        open_nodes.append(child)
-            so_far = sorted(reach[1:], reverse=True)
-        count = worth.best(so_far)[1]
-        if probing and so_far:
+            for bidder, _ in chosen if level == 0 else ():
+                self._catch_up(bidder.sequence.slot)
+                begun[bidder.sequence.slot] = bidder
+            self._expand_all(chosen, growths)
+            so_far = sorted((r for b in begun.values() for r in b.reach[1:]), reverse=True)
+            bidders = [b for b in begun.values() if not self._leaves(b)]
+        return self._awarded(begun)
+
+    def _bidder(
+        self, sequence: Sequence, growths: dict[int, Growth], choosers: dict[int, Chooser]
+    ) -> _Bidder:
+        slot, most = sequence.slot, self._bounds.most
+        hope = self._luck[slot].chance(self.calibration.continues(None))
+        return _Bidder(
+            sequence,
+            growths[slot],
+            choosers[slot],
+            most=most if sequence.budget is None else min(most, sequence.budget),
+            levels=min(deepest(sequence), self._bounds.depth),
+            reach=[1.0],
+            hope=[hope],
+        )
+
+    def _chosen(
+        self, bidders: list[_Bidder], so_far: list[float], levels: int, *, first: bool
+    ) -> list[tuple[_Bidder, list[int]]]:
+        """Whose nodes to expand in the next pass; empty: it does not pay."""
+        offers = []
+        for bidder in bidders:
+            bidder.open.sort(key=lambda node: -bidder.hope[node])
+            for node in bidder.open[: self._bounds.frontier]:
+                offers.append((bidder.hope[node], bidder, node))
+        offers.sort(key=lambda offer: -offer[0])
+        # more than that is caught up with once, whenever drafting begins
+        rows = [min(len(self._pending[b.sequence.slot]), PENDING_ROWS) for _, b, _ in offers]
+        width = self._worth.width(
+            so_far, [hope for hope, _, _ in offers], levels=levels, rows=rows if first else ()
+        )
+        if first:
+            self._probing = False
+            if width == 0:
+                offers = self._probe(bidders, levels)
+                width = len(offers)
+                self._probing = width > 0
+        wanted: dict[int, tuple[_Bidder, list[int]]] = {}
+        for _, bidder, node in offers[:width]:
+            wanted.setdefault(bidder.sequence.slot, (bidder, []))[1].append(node)
+        for bidder, nodes in wanted.values():
+            nodes.sort()
+            bidder.open = [node for node in bidder.open if node not in nodes]
+        return list(wanted.values())
+
+    def _probe(self, bidders: list[_Bidder], levels: int) -> list[tuple[float, _Bidder, int]]:
+        """The root of the request that was silent for longest, where a probe is due."""
+        if not bidders:
+            return []
+        bidder = max(bidders, key=lambda b: self._silent[b.sequence.slot])
+        slot = bidder.sequence.slot
+        rows = min(len(self._pending[slot]), PENDING_ROWS)
+        levels = min(levels, bidder.levels)
+        pays = self._worth.probe_pays(self._silent[slot], levels, share=PROBE_SHARE, rows=rows)
+        return [(bidder.hope[0], bidder, 0)] if pays else []
+
+    def _expand_all(
+        self, chosen: list[tuple[_Bidder, list[int]]], growths: dict[int, Growth]
+    ) -> None:
+        """One draft pass over the chosen nodes of all."""
+        frontier = {bidder.sequence.slot: nodes for bidder, nodes in chosen}
+        found = self._expand(growths, frontier)
+        rows = 0
+        for bidder, nodes in chosen:
+            slot = bidder.sequence.slot
+            rows += len(nodes) if nodes[0] else self._num_pending[slot]
+            bidder.add(nodes, found[slot], self.calibration, self._bounds.top_k)
+        self._draft_ms += self._worth.draft_pass_ms(rows, len(chosen))
+
+    def _leaves(self, bidder: _Bidder) -> bool:
+        """Whether the adaptive exit ends this tree."""
+        return bool(bidder.open) and self._unsure(bidder.sequence.slot, bidder.growth, bidder.open)
+
+    def _awarded(self, begun: dict[int, _Bidder]) -> dict[int, list[int] | None]:
+        """The nodes that stay of each tree: the best bids of all, as many as are worth scoring."""
+        bids = [(chance, slot, node) for slot, b in begun.items() for chance, node in b.bids()]
+        bids.sort(key=lambda bid: -bid[0])
+        count = self._worth.best([chance for chance, _, _ in bids])[1]
+        if bids and self._probing:  # made to learn from it
             count = max(count, 1)
-        told.accepted += sum(so_far[:count])
-        order = sorted(range(1, len(reach)), key=lambda node: -reach[node])
-        return sorted(order[:count])
+        kept: dict[int, list[int] | None] = {}
+        for slot, bidder in begun.items():
+            won = [(chance, node) for chance, at, node in bids[:count] if at == slot]
+            if not won:  # nobody tests what was drafted; it was not promising, which counts too
+                self._luck[slot].learn(bidder.promise())
+            kept[slot] = sorted(node for _, node in won)
+            bidder.growth.expected = 1.0 + sum(chance for chance, _ in won)
+        return kept
 
     def observe(
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
     ) -> None:
         super().observe(sequence, tree, verdict, scores)
+        slot = sequence.slot
         if self._alone and tree is not self._last:
             self.pace.interrupted()  # a step that was made without asking
         if tree.num_drafted:
-            self._silent = 0
+            self._silent[slot] = 0
+            self._luck[slot].learn(verdict.num_accepted > 0)
             self.calibration.learn(tree, verdict)
         else:
-            self._silent += 1
+            self._silent[slot] += 1
 
 
-class _Told:
-    """What the trees of one step are expected to bring, and what their draft passes take."""
-
-    __slots__ = ("accepted", "draft_ms")
-
-    def __init__(self) -> None:
-        self.accepted = self.draft_ms = 0.0
+def _never(growth: Growth, chooser: Chooser, max_depth: int) -> Policy:
+    raise AssertionError("its trees grow together")

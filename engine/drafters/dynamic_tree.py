@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.drafters.auto import AutoDrafter
 from engine.drafters.base import Drafter, DrafterContext, Method
 from engine.drafters.common import ModelBased
-from engine.drafters.model_drafter import Grow, ModelDrafter
+from engine.drafters.model_drafter import Grow, ModelDrafter, Policy
 from engine.drafters.policies import POLICIES
+from engine.growth import Chooser, Growth
 from engine.options import option
 from engine.tree import Children
 
@@ -73,7 +74,14 @@ def grow_by(options: Options, children: Children) -> Grow:
     policy = POLICIES[options.policy]
     grow = policy.sampled if children is Children.SAMPLED else policy.grow
     assert grow is not None
-    return lambda growth, chooser, depth: grow(options, growth, chooser, min(depth, options.depth))
+
+    def within(growth: Growth, chooser: Chooser, depth: int) -> Policy:
+        bounds = options
+        if growth.budget is not None:
+            bounds = replace(options, nodes=min(options.nodes, growth.budget))
+        return grow(bounds, growth, chooser, min(depth, options.depth))
+
+    return within
 
 
 def one_draft_because(options: Options) -> str:

@@ -62,15 +62,47 @@ class ModelDrafter:
         self._exits.pop(slot, None)
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
-        growths = {s.slot: Growth([s.tokens[-1]]) for s in sequences}
+        growths = {s.slot: Growth([s.tokens[-1]], budget=s.budget) for s in sequences}
+        choosers: dict[int, Chooser] = {}
+        for s in sequences:
+            self._num_pending[s.slot] = 0
+            if deepest(s) >= 1:
+                choosers[s.slot] = Chooser(
+                    kind=self.children,
+                    sampling=self._context.sampling,
+                    noise=s.noise,
+                    position=s.position,
+                    with_replacement=self._context.with_replacement,
+                )
+        kept = self._grow_all(sequences, growths, choosers)
+        trees = []
+        for s in sequences:
+            if s.slot not in kept:
+                self._rows[s.slot] = [-1]
+                trees.append(root_only(s.tokens[-1]))
+                continue
+            self._before_finish(s.slot, growths[s.slot])
+            tree, self._rows[s.slot] = growths[s.slot].finish(self.children, kept[s.slot])
+            trees.append(tree)
+        return trees
+
+    def _grow_all(
+        self,
+        sequences: list[Sequence],
+        growths: dict[int, Growth],
+        choosers: dict[int, Chooser],
+    ) -> dict[int, list[int] | None]:
+        """Grow the trees of the requests that have a chooser, together.
+
+        Returns the nodes that stay of each tree that was begun (None: all).
+        """
         kept: dict[int, list[int] | None] = {}
         policies: dict[int, Policy] = {}
         frontier: dict[int, list[int]] = {}
         for s in sequences:
-            self._num_pending[s.slot] = 0
-            if s.max_depth < 1:
+            if s.slot not in choosers:
                 continue
-            policies[s.slot] = self.grow(growths[s.slot], self._chooser(s), s.max_depth)
+            policies[s.slot] = self.grow(growths[s.slot], choosers[s.slot], deepest(s))
             try:
                 frontier[s.slot] = next(policies[s.slot])
             except StopIteration as stop:  # nothing is worth drafting here
@@ -87,26 +119,7 @@ class ModelDrafter:
                 except StopIteration as stop:
                     kept[slot] = stop.value
                     del frontier[slot]
-        trees = []
-        for s in sequences:
-            if s.slot not in kept:
-                self._rows[s.slot] = [-1]
-                trees.append(root_only(s.tokens[-1]))
-                continue
-            self._before_finish(s.slot, growths[s.slot])
-            tree, self._rows[s.slot] = growths[s.slot].finish(self.children, kept[s.slot])
-            trees.append(tree)
-        return trees
-
-    def _chooser(self, sequence: Sequence) -> Chooser:
-        """What chooses the children in this request's next tree."""
-        return Chooser(
-            kind=self.children,
-            sampling=self._context.sampling,
-            noise=sequence.noise,
-            position=sequence.position,
-            with_replacement=self._context.with_replacement,
-        )
+        return kept
 
     def _unsure(self, slot: int, growth: Growth, nodes: list[int]) -> bool:
         """Whether the adaptive exit ends the tree here."""
@@ -184,6 +197,13 @@ class ModelDrafter:
             self._runner.keep(slot, rows)
         # not from the verdict: of a merged tree another draft's path may have gone further
         self._pending[slot] = sequence.tokens[int(self._runner.length_B[slot]) :]
+
+
+def deepest(sequence: Sequence) -> int:
+    """The deepest level that could be of use: within a budget of n nodes no path is longer."""
+    if sequence.budget is None:
+        return sequence.max_depth
+    return min(sequence.max_depth, sequence.budget)
 
 
 def to_width(logits_FV: np.ndarray, vocab_size: int) -> np.ndarray:

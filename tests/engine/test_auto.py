@@ -198,7 +198,7 @@ def test_time_is_dearer_where_tokens_come_faster():
 
 def test_a_pass_is_made_only_where_it_pays(flat):
     cheap, dear = [0.0, 0.1, 0.1], [0.0, 9.0, 9.0]
-    first = {"passes": 0, "levels": 1}
+    first = {"levels": 1}
     assert Worth(flat, cheap, most=16).width([], [0.6], **first) == 1
     assert Worth(flat, dear, most=16).width([], [0.6], **first) == 0
     assert Worth(flat, cheap, most=16).width([], [0.001], **first) == 0
@@ -209,8 +209,8 @@ def test_a_chain_may_pay_where_its_first_node_does_not():
     """Two nodes cost more than one pass is worth; eight cost no more than two."""
     step = [0.0, 10.0, *[17.0] * 15]
     worth = Worth(step, [0.0, 0.5, 0.5], most=15)
-    assert worth.width([], [0.68], passes=0, levels=1) == 0
-    assert worth.width([], [0.68], passes=0, levels=4) == 1
+    assert worth.width([], [0.68], levels=1) == 0
+    assert worth.width([], [0.68], levels=4) == 1
     assert worth.could_pay(4)
     assert not worth.could_pay(0)
 
@@ -220,7 +220,7 @@ def test_a_draft_as_dear_as_its_target_can_never_pay():
     worth = Worth([0.0, *same], [0.0, *same], most=16)
     assert not worth.could_pay(16)
     assert not worth.probe_pays(10**6, 4, share=0.01)
-    assert worth.width([], [1.0], passes=0, levels=16) == 0
+    assert worth.width([], [1.0], levels=16) == 0
 
 
 def test_probes_take_their_share_of_the_time(flat):
@@ -399,3 +399,152 @@ def test_what_lies_between_requests_or_took_forever_is_not_learned(clock):
     for _ in range(60):
         make_step(pace, clock, drafting=2.0, rest=5.0)
     assert pace.expected_ms(2.0, 5.0) == pytest.approx(7.0, rel=0.05)
+
+
+# --- several requests ---
+
+
+def stepped(monkeypatch, target_cost: PassCost, *, batch: int, noise: float = 0.2):
+    """Steps of requests that came together under these costs, draft passes being cheap."""
+    target = tiny()
+    with_costs(monkeypatch, target_cost, constant(0.5))
+    engine = engine_for("dynamic-tree", AUTO, target, near(target, noise=noise), batch=batch)
+    for request in requests(batch, max_new_tokens=40):
+        engine.add(request)
+    return engine, [engine.step().steps for _ in range(25)]
+
+
+def test_nodes_of_all_requests_compete_for_what_a_step_can_carry(monkeypatch):
+    """16 nodes are scored at one price and more at a ruinous one: the best bids have them."""
+    cliff = PassCost((1, 16, 17, 64), (1, 2), ((50.0, 50.0, 5000.0, 5000.0),) * 2)
+    engine, passes = stepped(monkeypatch, cliff, batch=4)
+    uneven = 0
+    for steps in passes:
+        sizes = [step.tree.num_nodes for step in steps]
+        assert sum(sizes) <= 16
+        uneven += len(set(sizes)) > 1
+        calibration = engine._drafter.calibration
+        assert all(step.tree.expected_tokens >= 1.0 for step in steps)
+        assert calibration.num_tested > 0
+    assert sum(step.tree.num_drafted for step in passes[-1]) > 8
+    assert uneven > 3, "an even share for each would be no auction"
+
+
+def test_bids_that_win_are_the_best_of_all(monkeypatch):
+    cliff = PassCost((1, 12, 13, 64), (1, 2), ((50.0, 50.0, 5000.0, 5000.0),) * 2)
+    target = tiny()
+    with_costs(monkeypatch, cliff, constant(0.5))
+    engine = engine_for("dynamic-tree", AUTO, target, near(target), batch=3)
+    drafter, seen = engine._drafter, []
+    awarded = drafter._awarded
+
+    def watched(begun):
+        kept = awarded(begun)
+        seen.append(([(b, kept[slot]) for slot, b in begun.items()], kept))
+        return kept
+
+    monkeypatch.setattr(drafter, "_awarded", watched)
+    for request in requests(3, max_new_tokens=30):
+        engine.add(request)
+    for _ in range(12):
+        engine.step()
+    contested = 0
+    for bidders, _ in seen:
+        won = [b.reach[node] for b, kept in bidders for node in kept]
+        lost = [b.reach[n] for b, kept in bidders for n in range(1, len(b.reach)) if n not in kept]
+        if won and lost:
+            assert min(won) >= max(lost)
+            contested += 1
+    assert contested > 5
+
+
+def test_under_load_trees_shrink_and_end(monkeypatch):
+    """A pass costs by the node from 8 nodes on: one request speculates, eight do not."""
+    busy = PassCost((1, 8, 9, 64), (1, 2), ((50.0, 52.0, 60.0, 450.0),) * 2)
+    mean = {}
+    for batch in (1, 3, 8):
+        _, passes = stepped(monkeypatch, busy, batch=batch, noise=1.0)
+        sizes = [step.tree.num_drafted for steps in passes[5:] for step in steps]
+        mean[batch] = sum(sizes) / len(sizes)
+    assert mean[1] > 2.0
+    assert mean[1] > mean[3] > mean[8]
+    assert mean[8] < 0.5
+
+
+def test_a_request_whose_drafts_fail_is_passed_over(monkeypatch):
+    """Whether to draft is decided beforehand, from how the request's own trees fared."""
+    target = tiny()
+    counted = Calibration()  # the draft is the target: whatever it thinks of it, it is right
+    for logprob in np.linspace(-8.0, -0.01, 200):
+        counted.add(np.zeros(60, int), np.full(60, logprob), np.ones(60, bool))
+    known = Known(Profile(PairCost(linear(50.0, 4.0), constant(1.0)), {"greedy": counted}), "")
+    engine = engine_for(
+        "dynamic-tree", AUTO, target, target, batch=2, profile_for=lambda mode: known
+    )
+    for request in requests(2, max_new_tokens=60):
+        engine.add(request)
+    drafter = engine._drafter
+    unlucky = drafter._luck[0]
+    drafted = [0, 0]
+    for _ in range(30):
+        unlucky.hits, unlucky.trees = 0.0, 30.0
+        for slot, step in enumerate(engine.step().steps):
+            drafted[slot] += step.tree.num_drafted
+    assert drafted[0] < drafted[1] // 4
+
+
+def test_a_budget_bounds_every_tree_and_no_token(monkeypatch):
+    target = tiny()
+    plain, _ = decode_all(engine_for("autoregressive", {}, target, None), requests(3))
+    expected = tokens_of(plain)
+    for method, options in (
+        ("dynamic-tree", AUTO), ("dynamic-tree", {"policy": "eagle2", "nodes": 9}),
+        ("dynamic-tree", {"policy": "best-first", "nodes": 9}), ("static-tree", {}),
+        ("speculative", {"length": 6}), ("prompt-lookup", {}),
+    ):  # fmt: skip
+        with_costs(monkeypatch, constant(50.0), constant(1.0))
+        needs = near(target) if method != "prompt-lookup" else None
+        engine = engine_for(method, options, target, needs, batch=3)
+        for request in requests(3):
+            engine.add(request)
+        budgets, done, full = {0: 0, 1: 2}, {}, 0
+        while engine.busy:
+            found = engine.step(budgets)
+            for step in found.steps:
+                step.tree.check_integrity()
+                assert step.tree.num_drafted <= budgets.get(step.request, 99)
+                full += step.request == 1 and step.tree.num_drafted == 2
+            done |= {record.request: record.token_ids for record in found.finished}
+        assert done == expected, method
+        assert full > 0, method
+
+
+def test_costs_of_a_batch_are_by_the_nodes_of_all(monkeypatch):
+    target = tiny()
+    engine = engine_for("dynamic-tree", {}, target, near(target), batch=3)
+    runner = engine._target.runner
+    asked = []
+    forward = runner.forward
+
+    def counted(nodes):
+        asked.append({slot: len(new.tokens_N) for slot, new in nodes.items()})
+        return forward(nodes)
+
+    monkeypatch.setattr(runner, "forward", counted)
+    measure(
+        runner, engine._drafter._runner, target_nodes=(1, 2, 7), draft_nodes=(1,), contexts=(4,),
+        rounds=1,
+    )  # fmt: skip
+    assert asked == [{0: 1}, {0: 1, 1: 1}, {0: 3, 1: 2, 2: 2}]
+    assert not runner.active_B.any()
+
+
+def test_drafting_that_finds_nothing_worth_scoring_ends(monkeypatch):
+    """A draft that is sure of nothing is asked a few times, then only for a probe now and then."""
+    target = tiny()
+    with_costs(monkeypatch, linear(50.0, 20.0), constant(4.0))
+    engine = engine_for("dynamic-tree", AUTO, target, near(target))
+    engine.add(requests(1, max_new_tokens=100)[0])
+    passes = [step.tree.draft_passes for _ in range(60) for step in engine.step().steps]
+    assert sum(passes[:10]) > 0
+    assert sum(passes[30:]) <= 5

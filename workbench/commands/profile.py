@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -17,14 +17,16 @@ from workbench.commands.flags import (
     ThreadsFlag,
     models,
 )
+from workbench.spec import Execution
 
 if TYPE_CHECKING:
     from engine.calibration import Calibration
     from engine.costs import PassCost
     from workbench.models import Pair
     from workbench.profiling.files import StoredProfile
+    from workbench.profiling.measuring import Extent
 
-_EXECUTIONS = ("auto", "eager", "compiled")
+_EXECUTIONS = get_args(Execution)
 #: counts below which a share says little
 _FEW = 20
 
@@ -37,12 +39,17 @@ def profile(
     execution: Annotated[
         str,
         typer.Option(
-            help="auto, eager or compiled; auto takes compiled forwards where they are at hand.",
+            help="auto, eager, compiled (CPU), graph (CUDA) or inductor; auto takes CUDA graphs on "
+            "a GPU, compiled forwards at hand on a CPU.",
             rich_help_panel=EXECUTION,
         ),
     ] = "auto",
     threads: ThreadsFlag = None,
     nodes: Annotated[int, typer.Option(help="Most nodes of a target pass.", min=2, max=256)] = 32,
+    batch: Annotated[
+        int,
+        typer.Option(help="For runs with this --batch, or load with as many slots.", min=1, max=64),
+    ] = 1,
     rounds: Annotated[
         int, typer.Option(help="Times each size is timed; more on a busy machine.", min=2)
     ] = 16,
@@ -70,14 +77,16 @@ def profile(
         draftree run -m dynamic-tree -o policy=auto -p "def main("
     """
     from workbench.commands.runner import CANCELLED_CODE
+    from workbench.profiling.measuring import Extent
 
     if execution not in _EXECUTIONS:
         raise UserError(f"--execution is {execution!r}; use {', '.join(_EXECUTIONS)}.")
     pair = _load(target, draft, dtype=dtype, device=device, threads=threads)
     if show:
-        stored = _stored(pair, execution)
+        stored = _stored(pair, execution, batch)
     else:
-        made = _make(pair, execution=execution, nodes=nodes, rounds=rounds)
+        extent = Extent(nodes=nodes, batch=batch, rounds=rounds)
+        made = _make(pair, execution=execution, extent=extent)
         if made is None:
             raise typer.Exit(CANCELLED_CODE)
         stored = made
@@ -108,14 +117,14 @@ def _load(
 # --- making one ---
 
 
-def _make(pair: Pair, *, execution: str, nodes: int, rounds: int) -> StoredProfile | None:
+def _make(pair: Pair, *, execution: str, extent: Extent) -> StoredProfile | None:
     """Measure, count and store; None where that was stopped."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from engine.costs import StoppedError
     from workbench.commands.runner import on_interrupt
     from workbench.profiling import acceptance, files
-    from workbench.profiling.measuring import Extent, measure_pair
+    from workbench.profiling.measuring import measure_pair
     from workbench.store.index import now_iso
     from workbench.terminal import err, say
 
@@ -134,7 +143,7 @@ def _make(pair: Pair, *, execution: str, nodes: int, rounds: int) -> StoredProfi
             measured = measure_pair(
                 pair,
                 execution=execution,
-                extent=Extent(nodes=nodes, rounds=rounds),
+                extent=extent,
                 on_progress=tell,
                 should_stop=stop.is_set,
             )
@@ -145,7 +154,9 @@ def _make(pair: Pair, *, execution: str, nodes: int, rounds: int) -> StoredProfi
             say("Stopped; nothing was written.")
             return None
     stored = files.StoredProfile(
-        setting=files.Setting.here(pair.target, pair.draft, mode=measured.mode, cache=True),
+        setting=files.Setting.here(
+            pair.target, pair.draft, mode=measured.mode, cache=True, batch=extent.batch
+        ),
         target=pair.target.name,
         draft=pair.draft.name,
         made=now_iso(),
@@ -172,17 +183,19 @@ def _surroundings() -> dict[str, Any]:
     }
 
 
-def _stored(pair: Pair, execution: str) -> StoredProfile:
+def _stored(pair: Pair, execution: str, batch: int) -> StoredProfile:
     """The profile a run would use. Raises UserError where there is none."""
     from engine.compiled import at_hand
+    from engine.engine import best_mode
     from workbench.profiling.files import Setting, find
 
     assert pair.draft is not None
     mode = execution
     if execution == "auto":
-        compiled = at_hand(pair.target, 1) and at_hand(pair.draft, 1)
-        mode = "compiled" if compiled else "eager"
-    setting = Setting.here(pair.target, pair.draft, mode=mode, cache=True)
+        mode = best_mode([pair.target, pair.draft])
+        if mode == "compiled" and not (at_hand(pair.target, batch) and at_hand(pair.draft, batch)):
+            mode = "eager"
+    setting = Setting.here(pair.target, pair.draft, mode=mode, cache=True, batch=batch)
     stored, why = find(setting)
     if stored is None:
         raise UserError(

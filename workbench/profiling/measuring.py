@@ -19,7 +19,8 @@ _DRAFT_SHARE = 2
 class Extent(NamedTuple):
     """How much is measured."""
 
-    nodes: int = 32  # most nodes of a target pass
+    nodes: int = 32  # most nodes of a target pass, those of further requests aside
+    batch: int = 1  # requests in a pass
     contexts: int = 4
     rounds: int = 16
 
@@ -63,13 +64,14 @@ def measure_pair(
         options=parse_options("autoregressive", {}),
         sampling=Sampling(),
         execution=execution,
+        batch=extent.batch,
         on_progress=on_progress,
     )
     forwards, mode = forwards_for(models, config)
-    nodes = (extent.nodes, max(extent.nodes // _DRAFT_SHARE, 1))
+    nodes = (extent.batch - 1 + extent.nodes, max(extent.batch, extent.nodes // _DRAFT_SHARE))
     room = _room(models, extent)
     target, draft = (
-        TreeRunner(loaded, num_slots=1, capacity=room, max_tree=most, forward=forward)
+        TreeRunner(loaded, num_slots=extent.batch, capacity=room, max_tree=most, forward=forward)
         for loaded, most, forward in zip(models, nodes, forwards, strict=True)
     )
     costs = measure(
