@@ -29,6 +29,7 @@ from workbench.commands.flags import (
     models,
     wrong_value,
 )
+from workbench.loading.again import FLAGS
 
 if TYPE_CHECKING:
     from workbench.loading.spec import LoadSpec
@@ -36,19 +37,8 @@ if TYPE_CHECKING:
 COMING = "How requests come"
 WANTING = "What they want"
 SERVING = "How they are served"
-#: fields whose flag has another name
-_FLAGS = {
-    "on_s": "on",
-    "off_s": "off",
-    "think_s": "think",
-    "duration_s": "duration",
-    "cancel_after_s": "cancel-after",
-    "deadline_s": "deadline",
-    "timeout_s": "timeout",
-    "pairs": "pair",
-    "options": "option",
-}
-_FIELDS = {flag.replace("-", "_"): field for field, flag in _FLAGS.items()}
+#: fields by the names of their parameters here, where those differ
+_FIELDS = {flag.replace("-", "_"): field for field, flag in FLAGS.items()}
 
 
 def load(
@@ -319,7 +309,7 @@ def spec_from(values: dict[str, Any]) -> LoadSpec:
     try:
         return LoadSpec.model_validate(values)
     except ValidationError as error:
-        raise wrong_value(error.errors()[0], **_FLAGS) from None
+        raise wrong_value(error.errors()[0], **FLAGS) from None
 
 
 def _numbers(text: str, flag: str) -> list[float]:
@@ -350,5 +340,6 @@ def _pairs(texts: list[str]) -> list[dict[str, Any]]:
         names = listed(rest)
         if not equals or not 1 <= len(names) <= 2:
             raise UserError(f"--pair is {text!r}; write it as NAME=TARGET,DRAFT.")
-        found.append({"name": name.strip(), "target": names[0], "draft": (names[1:] or [None])[0]})
+        draft = names[1] if len(names) == 2 else None
+        found.append({"name": name.strip(), "target": names[0], "draft": draft})
     return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -93,9 +92,8 @@ class Source:
 
     def next_ns(self) -> int | None:
         """When `due` or `cancels` will give something next, None while only an end can bring it."""
-        times = [] if self._spec.arrivals == "closed" and self._full() else self._ready[:1]
-        times = [when for when, _ in [*times, *self._cancels[:1]]]
-        return min(times, default=None)
+        coming = [] if self._spec.arrivals == "closed" and self._full() else self._ready[:1]
+        return min((when for when, _ in [*coming, *self._cancels[:1]]), default=None)
 
     # -- what happens --------------------------------------------------------------------------
 
@@ -185,10 +183,10 @@ class Source:
     def _request(self, index: int, when: int, *, client: int | None = None) -> Wanted:
         spec = self._spec
         line = self._lines[index] if spec.arrivals == "trace" else None
-        given: dict[str, Any] = {} if line is None else {
-            "prompt": line.prompt, "question": line.question,
-        }  # fmt: skip
-        after = self._seconds_after(index, line)
+        after = {
+            name: None if seconds is None else when + round(seconds * _NS)
+            for name, seconds in self._seconds_after(index, line).items()
+        }
         number = self._client(index) if client is None else client
         return Wanted(
             index=index,
@@ -197,11 +195,11 @@ class Source:
             pair=(line and line.pair) or self._pair(index),
             max_new_tokens=(line and line.max_new_tokens) or self._answer(index),
             num_prompt=self._num_prompt(index, line),
-            **given,
-            **{
-                f"{name}_ns": None if seconds is None else when + round(seconds * _NS)
-                for name, seconds in after.items()
-            },
+            prompt=None if line is None else line.prompt,
+            question=None if line is None else line.question,
+            deadline_ns=after["deadline"],
+            timeout_ns=after["timeout"],
+            cancel_ns=after["cancel"],
         )
 
     def _seconds_after(self, index: int, line: Line | None) -> dict[str, float | None]:

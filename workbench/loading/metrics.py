@@ -106,13 +106,17 @@ def of_run(run: RunReader) -> LoadMetrics | None:
     from workbench.loading.spec import LoadSpec
     from workbench.store import serving
 
-    spec = run.info.spec
     if not serving.serves(run):
         return None
-    known = {"slo": dict(spec.slo), "slots": spec.slots * len(spec.pair_specs)} if isinstance(
-        spec, LoadSpec
-    ) else {}  # fmt: skip
-    return load_metrics(serving.arrivals(run), serving.ticks(run), serving.shares(run), **known)
+    spec = run.info.spec
+    asked = spec if isinstance(spec, LoadSpec) else None
+    return load_metrics(
+        serving.arrivals(run),
+        serving.ticks(run),
+        serving.shares(run),
+        slo={str(name): limit for name, limit in asked.slo.items()} if asked else None,
+        slots=asked.slots * len(asked.pair_specs) if asked else None,
+    )
 
 
 def frames(

@@ -1,9 +1,9 @@
 """A file of arrivals, one request a line: JSONL, or CSV with a header. Told apart by content.
 
-Fields, all but the first optional: `arrival` (seconds from the start), `prompt` (text) or
-`question` (id in the workload) or `prompt_tokens` (a length), `max_new_tokens`, `client`, `pair`,
-and in seconds after arrival `deadline`, `timeout`, `cancel`. Names that traces in the wild use are
-understood as well.
+Fields, all but the first optional: `arrival` (seconds from the start, or dates with times, which
+count from the earliest), `prompt` (text) or `question` (id in the workload) or `prompt_tokens` (a
+length), `max_new_tokens`, `client`, `pair`, and in seconds after arrival `deadline`, `timeout`,
+`cancel`. Names that traces in the wild use are understood as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import csv
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ _ALSO = {
     "output_length": "max_new_tokens",
     "user": "client",
 }
+#: seconds of an arrival beyond which it is taken for a moment in history (10 years from 1970)
+_A_DATE = 3.15e8
 _SECONDS = ("arrival", "deadline", "timeout", "cancel")
 _COUNTS = ("prompt_tokens", "max_new_tokens")
 
@@ -68,6 +71,9 @@ def read_trace(file: Path) -> list[Line]:
     found = [_line(values, f"{file}, line {number}") for number, values in rows]
     if not found:
         raise UserError(f"{file} has a header and no requests.")
+    earliest = min(line.arrival for line in found)
+    if earliest > _A_DATE:
+        return [replace(line, arrival=line.arrival - earliest) for line in found]
     return found
 
 
@@ -159,7 +165,7 @@ def _line(values: dict[str, Any], where: str) -> Line:
 
 def _value(name: str, value: Any, where: str) -> Any:
     if name in _SECONDS:
-        found = _number(value)
+        found = _moment(value) if name == "arrival" else _number(value)
         if found is None or found < 0 or (found == 0 and name == "timeout"):
             least = "more than 0" if name == "timeout" else "0 or more"
             raise UserError(f"{where}: {name} is {_shown(value)}; give seconds, {least}.")
@@ -175,6 +181,18 @@ def _value(name: str, value: Any, where: str) -> Any:
     if not text:
         raise UserError(f"{where}: {name} is empty.")
     return text
+
+
+def _moment(value: Any) -> float | None:
+    """Seconds; of a date and time (UTC unless it says otherwise) those since 1970."""
+    found = _number(value)
+    if found is not None or not isinstance(value, str):
+        return found
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _number(value: Any) -> float | None:

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from workbench.comparing.result import CompareSpec
+from workbench.loading.again import load_command
+from workbench.loading.spec import LoadSpec
 from workbench.spec import RunSpec
 
 #: given by the run's circumstances, not by a flag
@@ -38,7 +40,9 @@ def compare_command(spec: CompareSpec) -> str:
 
 
 def run_command(spec: RunSpec) -> str:
-    """`draftree run ...` with every setting that is not the default."""
+    """`draftree run ...`, or `load`, with every setting that is not the default."""
+    if isinstance(spec, LoadSpec):
+        return load_command(spec)
     words = ["draftree", "run"]
     for name, value in spec.options.items():
         words += ["--option", f"{name}={value}"]
