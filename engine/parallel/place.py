@@ -1,0 +1,60 @@
+"""Where a rank is: its number, its device, its groups, and what it keeps between commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import distributed
+
+from engine.models import LoadedModel
+from engine.parallel.exchange import Alone, Exchange, GroupExchange
+from engine.parallel.lanes import Lanes
+
+#: models loaded in this process by how they were loaded, the last ones
+_MOST_KEPT = 4
+
+
+class Place:
+    """One rank's surroundings. Groups must be asked for by all ranks in the same order."""
+
+    def __init__(self, rank: int, num_ranks: int, device: str, lanes: Lanes) -> None:
+        self.rank, self.num_ranks, self.device = rank, num_ranks, device
+        self.lanes = lanes
+        self._groups: dict[tuple[int, ...], Any] = {}
+        self._meshes: dict[tuple[int, ...], Any] = {}
+        self._models: dict[Any, LoadedModel] = {}
+        #: whether rank 0 wants something of this rank now
+        self.busy: Callable[[], bool] = lambda: False
+
+    def exchange(self, ranks: tuple[int, ...]) -> Exchange:
+        """This rank's place among `ranks`; for those outside of them, a place alone."""
+        if len(ranks) > 1 and ranks not in self._groups:
+            self._groups[ranks] = distributed.new_group(list(ranks), backend="gloo")
+        if len(ranks) == 1 or self.rank not in ranks:
+            return Alone()
+        return GroupExchange(self._groups[ranks], ranks)
+
+    def mesh(self, ranks: tuple[int, ...]) -> Any:
+        """A one-dimensional device mesh of these ranks, for tensor parallelism."""
+        from torch.distributed.device_mesh import DeviceMesh
+
+        if ranks not in self._meshes:
+            kind = torch.device(self.device).type
+            self._meshes[ranks] = DeviceMesh(kind, list(ranks), mesh_dim_names=("tp",))
+        return self._meshes[ranks]
+
+    def model(self, key: Any, load: Callable[[], LoadedModel]) -> LoadedModel:
+        """A model, kept for the next engine that asks for it by the same key."""
+        if key not in self._models:
+            while len(self._models) >= _MOST_KEPT:
+                self._models.pop(next(iter(self._models)))
+            self._models[key] = load()
+        return self._models[key]
+
+
+def device_of(rank: int, device: str) -> str:
+    """The device of a rank: with CUDA one GPU each, counted from rank 0's."""
+    kind, _, index = device.partition(":")
+    return f"{kind}:{int(index or 0) + rank}" if kind == "cuda" else device
