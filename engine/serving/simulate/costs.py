@@ -1,0 +1,157 @@
+"""What a step of a batch takes: passes over the nodes of all its requests, and what is around them.
+
+Two sources: what was measured of a pair (`MeasuredCosts`), and a roofline of a device that was not
+(`engine.serving.simulate.roofline`), which says so. All times are milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from scipy.optimize import nnls
+
+from engine.costs import PairCost, PassCost
+from engine.pace import PASS_MS, REST_MS
+from engine.records import RequestRecord
+from engine.serving.trace import Tick
+
+#: tokens by which contexts are told apart
+_CONTEXT_STEP = 32
+
+
+class Costs(Protocol):
+    """Times of the parts of a step. `rows` are nodes with roots, of the whole batch."""
+
+    said: str  # where they come from, for people; derived ones say that they are
+
+    def score_ms(self, rows_N: np.ndarray, batch: int, context: float) -> np.ndarray:
+        """Of target passes over so many rows, at the batch's mean context."""
+
+    def draft_ms(self, rows: Sequence[int], batch: int, context: float) -> float:
+        """Of draft passes over so many rows each."""
+
+    def rest_ms(self, batch: int, nodes: float) -> float:
+        """Of verifying, committing, recording and scheduling."""
+
+    def prefill_ms(self, tokens: int) -> float:
+        """Of taking in a prompt, by both models."""
+
+
+class Around(NamedTuple):
+    """What comes on top of passes: fitted to the ticks of a calibration run (`fit`)."""
+
+    score: tuple[float, float, float] = (0.0, 0.0, 1.0)  # a step, a request, times the table's
+    draft: tuple[float, float, float] = (PASS_MS, 0.0, 1.0)  # a pass, a request of it, times
+    rest: tuple[float, float, float] = (REST_MS[0], 0.0, 0.0)  # a step, a request, a node
+    prefill: tuple[float, float] = (1.0, 0.05)  # a request, a token of its prompt
+
+
+#: a request by itself, as engine/pace.py takes it to be before anything is learned
+ALONE = Around()
+
+
+@dataclass(slots=True, eq=False)
+class MeasuredCosts:
+    """Passes as measured (engine/costs.py), with what a batch takes around them."""
+
+    pair: PairCost
+    around: Around = ALONE
+    said: str = "measured on this machine"
+    _tables: dict[tuple[bool, int, int], np.ndarray] = field(default_factory=dict)
+
+    def score_ms(self, rows_N: np.ndarray, batch: int, context: float) -> np.ndarray:
+        step, request, scale = self.around.score
+        rows = np.asarray(rows_N)
+        table = self._table(self.pair.target, context, int(rows.max(initial=1)))
+        return step + request * batch + scale * table[rows]
+
+    def draft_ms(self, rows: Sequence[int], batch: int, context: float) -> float:
+        if not rows:
+            return 0.0
+        each, request, scale = self.around.draft
+        table = self._table(self.pair.draft, context, max(rows))
+        return (each + request * batch) * len(rows) + scale * float(table[list(rows)].sum())
+
+    def rest_ms(self, batch: int, nodes: float) -> float:
+        step, request, node = self.around.rest
+        return step + request * batch + node * nodes
+
+    def prefill_ms(self, tokens: int) -> float:
+        return self.around.prefill[0] + self.around.prefill[1] * tokens
+
+    def _table(self, cost: PassCost, context: float, most: int) -> np.ndarray:
+        """Pass times by rows at a context, at least up to `most`."""
+        at = int(context) // _CONTEXT_STEP
+        most = 1 << max(most, 64).bit_length()
+        key = (cost is self.pair.draft, at, most)
+        if key not in self._tables:
+            self._tables[key] = cost.at(at * _CONTEXT_STEP + _CONTEXT_STEP // 2, most)
+        return self._tables[key]
+
+
+def fit(
+    pair: PairCost,
+    ticks: Sequence[Tick],
+    requests: Sequence[RequestRecord],
+    *,
+    context: float,
+) -> Around:
+    """What a calibration run says of batches, by least squares that are never negative.
+
+    The slowest tenth of the ticks is left out: what disturbs a step only ever makes it slower.
+    `context` is the run's mean. Raises ValueError for a run too short to say anything.
+    """
+    if len(ticks) < 20 or not requests:
+        raise ValueError("a calibration run needs twenty steps and a finished request")
+    costs = MeasuredCosts(pair)
+    rows = [tick.row for tick in _undisturbed(ticks)]
+    batch = np.array([row.active for row in rows], float)
+    nodes = np.array([row.nodes for row in rows], float)
+    passes = np.array([row.draft_passes for row in rows], float)
+    ones = np.ones(len(rows))
+    table = costs._table(pair.target, context, int((batch + nodes).max()))
+    score = _solve(
+        [ones, batch, table[(batch + nodes).astype(int)]], [row.score_ns for row in rows]
+    )
+    by_pass = costs._table(pair.draft, context, int(batch.max() * 8))[batch.astype(int)]
+    draft = _solve([passes, passes * batch, passes * by_pass], [row.draft_ns for row in rows])
+    gaps = _gaps(ticks)
+    rest = _solve(
+        [ones, batch, nodes], [row.verify_ns + row.commit_ns + row.rest_ns for row in rows]
+    )
+    prefill = _solve(
+        [np.ones(len(requests)), np.array([len(r.prompt_ids) for r in requests], float)],
+        [record.prefill_ns for record in requests],
+    )
+    return Around(
+        (score[0], score[1], score[2]),
+        (draft[0], draft[1], draft[2]),
+        (rest[0] + gaps, rest[1], rest[2]),
+        (prefill[0], prefill[1]),
+    )
+
+
+def _undisturbed(ticks: Sequence[Tick]) -> list[Tick]:
+    """Those that took no more than most of their size did."""
+    per_row = [
+        (tick.row.end_ns - tick.row.begin_ns) / (tick.row.active + tick.row.nodes) for tick in ticks
+    ]
+    most = np.quantile(per_row, 0.9)
+    return [tick for tick, each in zip(ticks, per_row, strict=True) if each <= most]
+
+
+def _solve(features: list[np.ndarray], measured_ns: Sequence[int]) -> list[float]:
+    """Coefficients in milliseconds."""
+    found, _ = nnls(np.stack(features, axis=1), np.asarray(measured_ns, float) * 1e-6)
+    return [float(value) for value in found]
+
+
+def _gaps(ticks: Sequence[Tick]) -> float:
+    """Milliseconds between a step and the next one where nothing else went on, the median."""
+    rows = [tick.row for tick in ticks]
+    gaps = [(after.begin_ns - before.end_ns) * 1e-6 for before, after in pairwise(rows)]
+    return float(np.median(gaps))

@@ -1,0 +1,212 @@
+"""Many replicas behind a router, fast enough for a thousand of them.
+
+Each replica is what a scheduler with one simulated decoder is under first-come, to the nanosecond
+(a test compares them), without the records: events on a heap, arrays per batch.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.errors import UserError
+from engine.serving.simulate.model import StepModel
+
+#: routers by name
+ROUTERS = ("predicted", "shortest-queue", "round-robin")
+
+
+class Load(NamedTuple):
+    """Requests in the order in which they come."""
+
+    arrival_ns: np.ndarray
+    prompt: np.ndarray  # tokens
+    tokens: np.ndarray  # of the answer
+
+    @classmethod
+    def poisson(
+        cls,
+        count: int,
+        *,
+        rate: float,
+        seed: int,
+        prompt: tuple[int, int],
+        tokens: tuple[int, int],
+    ) -> Load:
+        """`rate` requests per second; prompts and answers of evenly drawn length."""
+        rng = np.random.default_rng(seed)
+        gaps = rng.exponential(1e9 / rate, count)
+        return cls(
+            np.cumsum(gaps).astype(np.int64),
+            rng.integers(prompt[0], prompt[1] + 1, count),
+            rng.integers(tokens[0], tokens[1] + 1, count),
+        )
+
+
+class Served(NamedTuple):
+    """What became of a load, by request; and of the fleet's time and nodes."""
+
+    replica: np.ndarray
+    admitted_ns: np.ndarray
+    first_token_ns: np.ndarray
+    ended_ns: np.ndarray
+    busy_ns: int  # of all replicas together
+    num_steps: int
+    request_steps: int
+    drafted: int
+
+
+class Fleet:
+    """`replicas` alike, each of `num_slots` slots. Raises UserError for what is no router."""
+
+    def __init__(
+        self,
+        model: StepModel,
+        *,
+        replicas: int,
+        num_slots: int,
+        router: str = "predicted",
+        seed: int = 0,
+    ) -> None:
+        if router not in ROUTERS:
+            raise UserError(f"Router {router!r} is unknown; there are: {', '.join(ROUTERS)}.")
+        self._model, self._num_slots, self._seed = model, num_slots, seed
+        self._replicas = [_Replica(num_slots) for _ in range(replicas)]
+        self._here = np.zeros(replicas, np.int64)  # requests at each replica
+        self._owed = np.zeros(replicas)  # tokens that they want still
+        self._route: Callable[[int, int], int] = {
+            "predicted": self._predicted,
+            "shortest-queue": lambda index, tokens: int(self._here.argmin()),
+            "round-robin": lambda index, tokens: index % replicas,
+        }[router]
+        self._rate = self._rates(num_slots)
+
+    def _rates(self, num_slots: int) -> np.ndarray:
+        """Tokens per nanosecond of a batch of 0, 1, 2, ... requests, from a few simulated steps."""
+        rates = [0.0]
+        steps = self._model.steps
+        for batch in range(1, num_slots + 1):
+            source, start = steps.walk(self._seed, range(batch))
+            tokens = ms = 0.0
+            for ahead in range(0, 160, 10):
+                taken = self._model.step(source, start + ahead, np.full(batch, 256.0))
+                tokens, ms = tokens + float(taken.emitted_B.sum()), ms + taken.ms
+            rates.append(tokens / (ms * 1e6))
+        return np.array(rates)
+
+    def _predicted(self, index: int, tokens: int) -> int:
+        """Where the request would be over first: what is owed before it, then its own answer.
+
+        A slot that is free has no wait; then the batch turns out its share for each request.
+        """
+        batch = np.minimum(self._here + 1, self._num_slots)
+        waiting = np.maximum(self._here + 1 - self._num_slots, 0)
+        share = np.where(self._here > 0, self._owed / np.maximum(self._here, 1), 0.0)
+        before = waiting * share / self._rate[batch]
+        return int((before + tokens * batch / self._rate[batch]).argmin())
+
+    def serve(self, load: Load) -> Served:
+        """Run the load to its end."""
+        count = len(load.arrival_ns)
+        source, start = self._model.steps.walk(self._seed, range(count))
+        book = _Book(load, source, start, self._model)
+        due: list[tuple[int, int]] = []  # when a replica is free to go on
+        for index in range(count):
+            at = int(load.arrival_ns[index])
+            # a replica that is free at this very moment takes the new one along
+            while due and due[0][0] < at:
+                self._go_on(heapq.heappop(due), book, due)
+            number = self._route(index, int(load.tokens[index]))
+            replica = self._replicas[number]
+            book.replica[index] = number
+            replica.waiting.append(index)
+            self._here[number] += 1
+            self._owed[number] += load.tokens[index]
+            if not replica.scheduled:
+                replica.scheduled = True
+                heapq.heappush(due, (at, number))
+        while due:
+            self._go_on(heapq.heappop(due), book, due)
+        return book.served()
+
+    def _go_on(self, event: tuple[int, int], book: _Book, due: list[tuple[int, int]]) -> None:
+        """The last step is over; admit what fits, one step, due again when that is over."""
+        now, number = event
+        replica = self._replicas[number]
+        self._here[number] -= replica.ended
+        self._owed[number] -= replica.kept
+        replica.scheduled = self._here[number] > 0
+        if not replica.scheduled:
+            replica.ended = replica.kept = 0
+            return
+        after = book.admit(replica, now)
+        after, replica.kept, replica.ended = book.step(replica, after)
+        book.busy_ns += after - now
+        heapq.heappush(due, (after, number))
+
+
+class _Replica:
+    """The request in each slot, -1 where none is; and those that wait."""
+
+    __slots__ = ("ended", "kept", "scheduled", "slots", "waiting")
+
+    def __init__(self, num_slots: int) -> None:
+        self.slots = np.full(num_slots, -1, np.int64)
+        self.waiting: deque[int] = deque()
+        self.scheduled = False
+        self.kept = self.ended = 0  # tokens and requests of the step under way
+
+
+class _Book:
+    """What is known of every request, as arrays."""
+
+    def __init__(self, load: Load, source: np.ndarray, start: np.ndarray, model: StepModel) -> None:
+        self._load, self._source, self._start, self._model = load, source, start, model
+        count = len(source)
+        self.replica = np.zeros(count, np.int64)
+        self._kept = np.zeros(count, np.int64)
+        self._admitted, self._first, self._ended = (np.full(count, -1, np.int64) for _ in range(3))
+        self.busy_ns = 0
+        self._steps = self._request_steps = self._drafted = 0
+
+    def admit(self, replica: _Replica, now: int) -> int:
+        """Prefill what fits, one after another; when that is over."""
+        if not replica.waiting:
+            return now
+        for slot in np.flatnonzero(replica.slots < 0)[: len(replica.waiting)]:
+            index = replica.slots[slot] = replica.waiting.popleft()
+            self._admitted[index] = now
+            now += round(self._model.costs.prefill_ms(int(self._load.prompt[index])) * 1e6)
+        return now
+
+    def step(self, replica: _Replica, now: int) -> tuple[int, int, int]:
+        """One step; when it is over, tokens kept, requests ended."""
+        active = replica.slots[replica.slots >= 0]
+        kept_B = self._kept[active]
+        taken = self._model.step(
+            self._source[active],
+            self._start[active] + kept_B,
+            (self._load.prompt[active] + kept_B).astype(float),
+        )
+        now += round(taken.ms * 1e6)
+        new_B = np.minimum(taken.emitted_B, self._load.tokens[active] - kept_B)
+        self._kept[active] = kept_B + new_B
+        self._first[active[kept_B == 0]] = now
+        over = self._kept[active] == self._load.tokens[active]
+        self._ended[active[over]] = now
+        replica.slots[np.isin(replica.slots, active[over])] = -1
+        self._steps += 1
+        self._request_steps += len(active)
+        self._drafted += int(taken.choice.nodes_B.sum())
+        return now, int(new_B.sum()), int(over.sum())
+
+    def served(self) -> Served:
+        assert (self._ended >= 0).all(), "a request never ended"
+        return Served(
+            self.replica, self._admitted, self._first, self._ended, self.busy_ns,
+            self._steps, self._request_steps, self._drafted,
+        )  # fmt: skip
