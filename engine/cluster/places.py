@@ -21,7 +21,7 @@ class Entry:
     at: int | None = None  # the replica that has it
     kept: int = 0  # tokens that this replica told of
     losses: int = 0
-    losses_under_way: int = 0
+    alone: bool = False  # it gets a replica of its own
     cancelled: bool = False
     steps: list[StepRecord] = field(default_factory=list)  # of the present attempt
     record: RequestRecord | None = None
@@ -40,6 +40,11 @@ class Place:
     tokens_left: int = 0  # of its requests' length limits
     prompts_left: int = 0  # tokens of prompts that are not prefilled
     rates: Rates = field(default_factory=Rates)
+
+    @property
+    def taken(self) -> bool:
+        """Whether a request has it for itself."""
+        return any(entry.alone for entry in self.entries.values())
 
     def put(self, entry: Entry) -> None:
         """It has this request now."""

@@ -6,8 +6,8 @@ rows. Every request that was submitted ends exactly once, whatever is lost and w
 - it is at one replica at most; what any other one tells of it is ignored;
 - where its replica is lost it goes to the head of the queue and is run again from its prompt, with
   the same seeds and so to the same tokens;
-- one that was under way when several replicas in a row were lost is given up, as it may be what
-  they died of; so is one that lost more of them while it only waited there.
+- one that was at several lost replicas in a row may be what they died of, or may have been there by
+  chance: it is run again on a replica of its own, and given up where that one is lost too.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class Limits(NamedTuple):
 
     queue: int | None = None  # requests that wait here; more are refused. None: any number
     depth: float = 2.0  # requests that a replica is given, in multiples of its slots
-    under_way: int = 2  # replicas lost with a request under way before it is given up
-    losses: int = 5  # the same, whether it was under way or waited
+    losses: int = 2  # replicas lost with a request there before it gets one of its own
 
 
 class Router:
@@ -48,6 +47,7 @@ class Router:
         self._changes = Changes([], [], [], [])
         self._fleet_rates = Rates()
         self._length_share = 1.0
+        self._num_passes = 0  # of all replicas
 
     # -- how it stands --------------------------------------------------------------------------
 
@@ -88,6 +88,7 @@ class Router:
         """What happened since the last call.
 
         A request's steps come with its end: those of an attempt that was lost are never told.
+        Their passes are counted over all replicas, their times are on the fleet's clock.
         """
         changes, self._changes = self._changes, Changes([], [], [], [])
         return changes
@@ -130,23 +131,17 @@ class Router:
         for entry in entries:
             number = entry.row.replica
             entry.losses += 1
-            entry.losses_under_way += entry.row.admitted_ns is not None
             if entry.cancelled:
                 self._end(entry, FinishReason.CANCELLED, now_ns)
-            elif entry.losses_under_way >= self._limits.under_way:
+            elif entry.alone:
                 self._end(
                     entry, LOST, now_ns,
-                    f"It was lost {entry.losses_under_way} times while it was under way, at last"
-                    f" because {why}. It may be what ends replicas, so it is not tried again.",
-                )  # fmt: skip
-            elif entry.losses >= self._limits.losses:
-                self._end(
-                    entry, LOST, now_ns,
-                    f"It was lost {entry.losses} times, at last because {why}. It is not tried"
-                    " again.",
+                    f"It was lost {entry.losses} times, at last with a replica of its own because "
+                    f"{why}. It may be what ends replicas, so it is not tried again.",
                 )  # fmt: skip
             else:
                 entry.steps, entry.record = [], None
+                entry.alone = entry.losses >= self._limits.losses
                 entry.row = fresh_row(entry.order)._replace(
                     replica=number, attempts=entry.losses + 1
                 )
@@ -164,6 +159,10 @@ class Router:
     def holds(self, index: int) -> bool:
         """Whether a request of this index has not ended."""
         return index in self._entries
+
+    def alone(self, index: int) -> bool:
+        """Whether a request gets a replica of its own because several that had it were lost."""
+        return index in self._entries and self._entries[index].alone
 
     def submit(self, order: Order, now_ns: int) -> ArrivalRow:
         """Take a request, or refuse it because too many wait."""
@@ -204,26 +203,46 @@ class Router:
             )
 
     def assign(self, now_ns: int) -> dict[int, list[Order]]:
-        """Send waiting requests, in order, to replicas with room: orders by replica."""
+        """Send waiting requests, in order, to replicas with room: orders by replica.
+
+        One that needs a replica of its own waits until one is empty, and others pass it by; the
+        one with the least to do is given nothing meanwhile.
+        """
         sent: dict[int, list[Order]] = {}
-        while self._queue and (open_places := self._room()):
-            entry = self._queue.popleft()
-            order = entry.order
-            place = self._chooser.choose(
-                open_places,
-                order,
-                lambda place, order=order: place.predicted_ns(  # type: ignore[misc]
-                    order,
-                    now_ns=now_ns,
-                    fleet=self._fleet_rates,
-                    length_share=self._length_share,
-                ),
-            )
+        passed: list[Entry] = []
+        reserved: Place | None = None
+        while self._queue:
+            entry = self._queue[0]
+            if entry.alone:
+                place = reserved or self._least_to_do()
+                if place is None or place.entries:
+                    reserved = place
+                    passed.append(self._queue.popleft())
+                    continue
+            else:
+                open_places = [place for place in self._room() if place is not reserved]
+                if not open_places:
+                    break
+                place = self._choose(open_places, entry.order, now_ns)
+            self._queue.popleft()
             place.put(entry)
             entry.row = entry.row._replace(replica=place.number)
             self._note(entry)
             sent.setdefault(place.number, []).append(entry.order)
+        self._queue.extendleft(reversed(passed))
         return sent
+
+    def _choose(self, places: list[Place], order: Order, now_ns: int) -> Place:
+        def predict(place: Place) -> float:
+            return place.predicted_ns(
+                order, now_ns=now_ns, fleet=self._fleet_rates, length_share=self._length_share
+            )
+
+        return self._chooser.choose(places, order, predict)
+
+    def _least_to_do(self) -> Place | None:
+        places = [p for p in self._places.values() if not (p.draining or p.taken)]
+        return min(places, key=lambda place: (place.tokens_left, place.number), default=None)
 
     # -- what replicas tell ---------------------------------------------------------------------
 
@@ -234,11 +253,14 @@ class Router:
             return
         place.told_ns = now_ns
         self._changes.ticks.extend(changes.ticks)
+        steps = iter(changes.steps)
         for tick in changes.ticks:
             self._learn(place, tick)
-        for step in changes.steps:
-            if entry := place.entries.get(step.request):
-                entry.steps.append(step)
+            for _, step in zip(tick.shares, steps, strict=False):
+                step.batch_step, step.time_ns = self._num_passes, tick.row.end_ns
+                if entry := place.entries.get(step.request):
+                    entry.steps.append(step)
+            self._num_passes += 1
         for record in changes.finished:
             if entry := place.entries.get(record.request):
                 entry.record = record
@@ -287,7 +309,7 @@ class Router:
         return [
             place
             for place in self._places.values()
-            if not place.draining and len(place.entries) < place.depth
+            if not (place.draining or place.taken) and len(place.entries) < place.depth
         ]
 
     def _note(self, entry: Entry) -> None:

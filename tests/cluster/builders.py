@@ -39,7 +39,6 @@ class Slowed:
     def step(self, budgets: Any = None) -> StepOutput:
         time.sleep(self._pause_s)
         if getattr(self, "_poisoned", False):
-            time.sleep(0.3)  # the fleet has heard that it is under way
             os._exit(7)
         return self._inner.step(budgets)
 
@@ -48,7 +47,7 @@ def engine(slots: int = SLOTS) -> Any:
     """The engine that every replica has: a tiny pair that samples."""
     target = tiny("llama")
     return engine_for(
-        "dynamic-tree", {"nodes": 6, "depth": 3}, target, near(target), sampling=SAMPLING,
+        "dynamic-tree", TREE, target, near(target), sampling=SAMPLING,
         batch=slots,
     )  # fmt: skip
 

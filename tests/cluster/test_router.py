@@ -137,7 +137,7 @@ class MadeUpFleet:
 @pytest.mark.parametrize("seed", range(12))
 def test_every_request_ends_exactly_once_whatever_is_lost(policy, seed):
     rng = random.Random(seed)
-    limits = Limits(depth=rng.choice([1.0, 2.0, 4.0]), under_way=3, losses=4)
+    limits = Limits(depth=rng.choice([1.0, 2.0, 4.0]), losses=rng.choice([1, 2, 3]))
     fleet = MadeUpFleet(Router(policy=policy, limits=limits))
     for number in range(3):
         fleet.add(MadeUpReplica(number, slots=rng.choice([1, 3]), step_ns=rng.randint(5, 20) * MS))
@@ -165,8 +165,11 @@ def test_every_request_ends_exactly_once_whatever_is_lost(policy, seed):
         for ghost in gone:  # a replica that was declared dead goes on telling
             fleet.tell(ghost)
         fleet.turn()
-        held = [i for n in fleet.router.replicas for i in fleet.router.held(n)]
-        assert len(held) == len(set(held))
+        held = [fleet.router.held(n) for n in fleet.router.replicas]
+        everywhere = [i for indices in held for i in indices]
+        assert len(everywhere) == len(set(everywhere))
+        for indices in held:  # one that is suspected is by itself
+            assert len(indices) == 1 or not any(fleet.router.alone(i) for i in indices)
     assert sorted(fleet.ends) == list(range(60))
     assert all(len(ends) == 1 for ends in fleet.ends.values())
     for index, (row,) in fleet.ends.items():
@@ -211,36 +214,42 @@ def test_what_a_dead_replica_tells_later_is_ignored():
     assert len(fleet.records[0]) == 1
 
 
-def test_a_request_under_way_at_two_losses_is_given_up_and_others_are_not():
+def test_a_request_that_ends_replicas_is_found_out_and_those_beside_it_are_served():
     fleet = MadeUpFleet(Router(limits=Limits(depth=3.0)))
-    for number in range(2):
-        fleet.add(MadeUpReplica(number, slots=1))
-        if number == 0:
-            for i in range(3):
-                fleet.router.submit(order(i), 0)
+    for i in range(6):
+        fleet.router.submit(order(i), 0)
+    number = 0
+    while fleet.router.unfinished:
+        if not fleet.replicas:
+            fleet.add(MadeUpReplica(number, slots=2))
+            number += 1
         fleet.turn()
-        fleet.lose(number)
-    fleet.collect()
-    (row,) = fleet.ends[0]
-    assert row.reason == "lost"
-    assert row.attempts == 2
-    assert "lost 2 times while it was under way" in row.message
-    assert "it was killed" in row.message
-    fleet.add(MadeUpReplica(2, slots=1))
-    fleet.run()
-    assert [fleet.ends[i][0].reason for i in (1, 2)] == ["length", "length"]
-    assert fleet.ends[1][0].attempts == 3
+        if fleet.replicas and 3 in fleet.replicas[number - 1].kept:
+            fleet.lose(number - 1)
+            fleet.collect()
+    assert number == 4  # three that it ended, and the last one
+    (row,) = fleet.ends[3]
+    assert (row.reason, row.attempts) == ("lost", 3)
+    assert "with a replica of its own because it was killed" in row.message
+    assert [fleet.ends[i][0].reason for i in (0, 1, 2, 4, 5)] == ["length"] * 5
 
 
-def test_a_request_that_never_begins_is_given_up_after_many_losses():
-    fleet = MadeUpFleet(Router(limits=Limits(losses=3)))
+def test_others_pass_by_a_request_that_waits_for_a_replica_of_its_own():
+    fleet = MadeUpFleet(Router(policy="round-robin", limits=Limits(depth=1.0, losses=1)))
+    fleet.add(MadeUpReplica(0))
     fleet.router.submit(order(0), 0)
-    for number in range(3):
+    fleet.assign()
+    fleet.lose(0)
+    for number in (1, 2):
         fleet.add(MadeUpReplica(number))
-        fleet.router.assign(fleet.now)
-        fleet.lose(number)
-    fleet.collect()
-    assert fleet.ends[0][0].reason == "lost"
+    for i in (1, 2, 3):
+        fleet.router.submit(order(i), 0)
+    assert fleet.assign() == {1: [0], 2: [1, 2]}
+    fleet.router.submit(order(4), 0)
+    assert fleet.assign() == {}
+    fleet.run()
+    assert len(fleet.ends) == 5
+    assert fleet.ends[0][0].attempts == 2
 
 
 def test_a_cancelled_request_stays_cancelled_when_its_replica_is_lost():
@@ -357,19 +366,19 @@ def test_a_silent_replica_counts_as_slower():
     assert set(router.assign(late)) == {1}
 
 
-def test_a_request_that_a_living_replica_could_not_go_on_with_is_tried_elsewhere_once_more():
+def test_what_a_living_replica_could_not_go_on_with_is_tried_elsewhere():
     fleet = MadeUpFleet(Router(policy="round-robin"))
     for number in range(2):
         fleet.add(MadeUpReplica(number))
     fleet.router.submit(order(0), 0)
-    for number in range(2):
+    for number in (0, 1, 0):
         assert fleet.assign() == {number: [0]}
         row = fleet.replicas[number].row(order(0), admitted_ns=1, ended_ns=2)
         gave_up = row._replace(reason="lost", message="Logits are NaN.")
         fleet.router.told(number, Changes([gave_up], [], [], []), 3)
     fleet.collect()
     (end,) = fleet.ends[0]
-    assert (end.reason, end.attempts) == ("lost", 2)
+    assert (end.reason, end.attempts) == ("lost", 3)
     assert "because Logits are NaN. It may" in end.message
 
 
