@@ -124,7 +124,7 @@ class CompiledForward:
             # the loader underneath: its Python wrapper rebuilds argument trees at every call
             self._run[kind] = torch._inductor.aoti_load_package(str(path)).loader.run
         self.min_slots = 1
-        self.least_packed = 2 if PACKED in packages else 0
+        self.packs = PACKED in packages
         self._envelopes: dict[int, int] = self._measure(loaded)
 
     def envelope(self, num_nodes: int, num_slots: int) -> int:

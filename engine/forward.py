@@ -92,8 +92,7 @@ class Forward(Protocol):
 
     mode: str
     min_slots: int  # it cannot run fewer
-    #: least packed nodes of several slots that it runs; 0: it wants them padded
-    least_packed: int
+    packs: bool  # whether nodes of several slots come packed, not padded
 
     def envelope(self, num_nodes: int, num_slots: int) -> int:
         """Nodes per slot to pad to: the cheapest size at or above `num_nodes`."""
@@ -157,7 +156,7 @@ class EagerForward:
     min_slots = 1
 
     def __init__(self, model: PreTrainedModel, *, windowed_dict: bool) -> None:
-        self.least_packed = 0  # the runner finds out whether the model can
+        self.packs = False  # the runner finds out whether the model can
         self.step = HFStep(model, windowed_dict=windowed_dict).eval()
         self._can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
 

@@ -35,20 +35,13 @@ def can_pack(attention: str) -> bool:
     return attention == "sdpa"
 
 
-def pack(num_new_B: np.ndarray, width: int, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """(cell_M, node_BN) of slots that have so many new nodes each, `width` cells wide.
-
-    Nodes stand slot by slot. Where there are fewer than `least`, padding nodes stand behind them
-    that are given the first free cell.
-    """
+def pack(num_new_B: np.ndarray, width: int) -> Packing:
+    """Slots that have so many new nodes each, in cells `width` wide; nodes stand slot by slot."""
     filled_BN = np.arange(width) < num_new_B[:, None]
     cell_M = np.flatnonzero(filled_BN)
     node_BN = np.zeros(filled_BN.shape, np.int64)
     node_BN.reshape(-1)[cell_M] = np.arange(len(cell_M))
-    if len(cell_M) < least:
-        free = int(np.flatnonzero(~filled_BN)[0])
-        cell_M = np.append(cell_M, [free] * (least - len(cell_M)))
-    return cell_M, node_BN
+    return Packing(torch.from_numpy(node_BN), torch.from_numpy(cell_M))
 
 
 @contextmanager

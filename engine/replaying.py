@@ -75,7 +75,7 @@ class EnvelopeForward:
         self.mode = maker.mode
         # with several slots never one slot's own view of the cache: each would be an address more
         self.min_slots = min(num_slots, 2)
-        self.least_packed = eager.least_packed
+        self.packs = eager.packs
         self.counts = Counts()
         self.trouble = ""  # why the last thing that could not be made was not
         self._eager = eager

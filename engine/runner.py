@@ -7,11 +7,13 @@ prefix), then the rows of the current tree in the order in which its nodes were 
 from __future__ import annotations
 
 import weakref
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from cuda_ext.gather import as_words, gather_rows
 from cuda_ext.mask import fill_tree_inputs
 from engine.errors import DecodeError
 from engine.forward import EagerForward, Forward, ShapeProbe
@@ -90,7 +92,7 @@ class TreeRunner:
         self._ancestors_BTT = np.zeros((num_slots, rows, rows), np.uint8)
         self._buffers: dict[tuple[int, int], _Buffers] = {}
         if num_slots > 1 and use_cache and can_pack(loaded.attention):
-            self.eager.least_packed = int(self._packs())
+            self.eager.packs = self._packs()
 
     def _packs(self) -> bool:
         """Whether this model's attention lets itself be packed: tried once per model."""
@@ -99,7 +101,7 @@ class TreeRunner:
             run, self.run = self.run, self.eager
             found = []
             more = min(2, self.max_tree)
-            for self.eager.least_packed in (0, 1):
+            for self.eager.packs in (False, True):
                 rows = self.forward({0: Nodes([0], [-1]), 1: Nodes([1] * more, [-1] * more)})
                 found.append([rows.logits_RV[rows.first[s]].float() for s in (0, 1)])
                 for slot in (0, 1):
@@ -236,22 +238,25 @@ class TreeRunner:
         )  # fmt: skip
         for slot, new in nodes.items():
             self.count_B[slot] += len(new.tokens_N)
-        inputs = [buffers.ids, buffers.positions, buffers.rows]
-        cell_M, packing = None, None
-        if slots > 1 and self.run.least_packed:
-            cell_M, node_BN = pack(buffers.num_new_B, width, self.run.least_packed)
-            packing = Packing(torch.from_numpy(node_BN), torch.from_numpy(cell_M))
-            inputs = [values.view(1, -1).index_select(1, packing.cell_M) for values in inputs]
+        ids, positions, rows = buffers.ids, buffers.positions, buffers.rows
+        first = {slot: (slot - base) * width for slot in nodes}
+        packing = None
+        if slots > 1 and self.run.packs:
+            packing = pack(buffers.num_new_B, width)
+            ids, positions, rows = (
+                t.view(1, -1)[:, packing.cell_M] for t in (ids, positions, rows)
+            )
+            before = np.cumsum(buffers.num_new_B) - buffers.num_new_B
+            first = {slot: int(before[slot]) for slot in nodes}
         if not self._plain_cpu:
-            inputs = [t.to(self._device, non_blocking=True) for t in inputs]
+            ids, positions, rows = (
+                t.to(self._device, non_blocking=True) for t in (ids, positions, rows)
+            )
             masks = [mask.to(self._device, self._dtype, non_blocking=True) for mask in masks]
             if packing is not None:
                 packing = Packing(*(t.to(self._device, non_blocking=True) for t in packing))
-        found = self.run(*inputs, masks, *(self._slot(base) if alone else self._all), packing)
-        if cell_M is None:
-            first = {slot: (slot - base) * width for slot in nodes}
-        else:
-            first = {slot: int(np.searchsorted(cell_M, slot * width)) for slot in nodes}
+        keys, values = self._slot(base) if alone else self._all
+        found = self.run(ids, positions, rows, masks, keys, values, packing)
         return NodeLogits(found.logits_BNV.flatten(0, 1), found.log_norm_BN.flatten(), first)
 
     def _slot(self, slot: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -294,22 +299,31 @@ class TreeRunner:
         logits_RV, log_norm_R = (torch.cat(each) for each in zip(*parts, strict=True))
         return NodeLogits(logits_RV, log_norm_R, first)
 
-    def keep(self, slot: int, rows_A: list[int]) -> None:
-        """Commit these tree rows, a path from the prefix down; forget the rest of the tree."""
+    def keep(self, slot: int, rows_A: list[int], *, moved: bool = False) -> None:
+        """Commit these tree rows, a path from the prefix down; forget the rest of the tree.
+
+        `moved`: a kernel has already moved them down in the cache.
+        """
         start, num = int(self.length_B[slot]), len(rows_A)
         tokens = self._tree_tokens[slot]
-        if self.use_cache and rows_A != list(range(num)):
-            moved = next(i for i, row in enumerate(rows_A) if row != i)
-            source = torch.tensor([start + row for row in rows_A[moved:]], device=self._device)
-            into = slice(start + moved, start + num)
-            if self._all_layers is not None:
-                self._all_layers[:, slot, into] = self._all_layers[:, slot].index_select(1, source)
-            else:
-                for kv in (*self.keys, *self.values):
-                    kv[slot, into] = kv[slot].index_select(0, source)
+        if self.use_cache and not moved and rows_A != list(range(num)):
+            given = torch.tensor([slot, start, num, *rows_A], dtype=torch.int32)
+            given = given.to(self._device, non_blocking=True)
+            for words_LSRF in self.words:
+                gather_rows(words_LSRF, given[:1], given[1:2], given[None, 3:], given[2:3])
         self._history[slot].extend(tokens[row] for row in rows_A)
         self.length_B[slot] = start + num
         self._clear_tree(slot)
+
+    @cached_property
+    def words(self) -> list[torch.Tensor]:
+        """Keys and values as whole numbers (layers, slots, rows, words), as they are moved.
+
+        One tensor where all layers are alike, else one for each.
+        """
+        if self._all_layers is not None:
+            return [as_words(self._all_layers)]
+        return [as_words(kv.flatten(2)[None]) for kv in (*self.keys, *self.values)]
 
     def _buffers_for(self, num_slots: int, num_nodes: int) -> _Buffers:
         key = (num_slots, num_nodes)

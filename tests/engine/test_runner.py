@@ -71,12 +71,12 @@ def test_packed_nodes_score_as_padded_ones(architecture):
     found = {}
     for packs in (True, False):
         runner = TreeRunner(loaded, num_slots=4, capacity=64, max_tree=8)
-        assert runner.eager.least_packed == (loaded.attention == "sdpa")
-        runner.eager.least_packed *= packs
+        assert runner.eager.packs == (loaded.attention == "sdpa")
+        runner.eager.packs &= packs
         for slot in (0, 1, 2):
             runner.admit(slot, list(range(3 * slot)))
         rows = runner.forward({s: Nodes(t, PARENTS[: len(t)]) for s, t in trees.items()})
-        assert len(rows.logits_RV) == (7 if runner.eager.least_packed else 3 * 5)
+        assert len(rows.logits_RV) == (7 if runner.eager.packs else 3 * 5)
         found[packs] = {
             s: rows.logits_RV[rows.first[s] : rows.first[s] + len(t)] for s, t in trees.items()
         }
@@ -92,7 +92,7 @@ def test_a_model_whose_attention_cannot_be_packed_is_padded(monkeypatch):
         lambda module, query, *_, **__: (torch.zeros_like(query).transpose(1, 2), None),
     )
     runner = TreeRunner(loaded, num_slots=2, capacity=64, max_tree=8)
-    assert runner.eager.least_packed == 0
+    assert not runner.eager.packs
 
 
 def test_a_slot_that_overflows_says_so():
