@@ -19,6 +19,8 @@ from cuda_ext.memory import How
 MOST_CHILDREN = 64
 #: a child that is not there, where a row has fewer finite scores than were asked for
 NO_CHILD = -1
+#: scores that a twin looks at together
+RUN = 64
 
 
 def check_count(count: int, vocab_size: int) -> None:
@@ -174,23 +176,33 @@ def better_than(path_score_BM: Any, b: int, node: int, num: int) -> int:
 
 @njit(cache=True, nogil=True)
 def top_of_row(scores_V: np.ndarray, tokens_K: np.ndarray, best_K: np.ndarray) -> int:
-    """Fill the best tokens of one row, best first; returns how many there are."""
-    count, size = len(tokens_K), 0
-    for v in range(len(scores_V)):
-        score = scores_V[v]
-        if size == count and not score > best_K[count - 1]:
-            continue
-        if score == -np.inf:
-            continue
-        if size < count:
-            size += 1
-        at = size - 1
-        while at > 0 and score > best_K[at - 1]:
-            best_K[at] = best_K[at - 1]
-            tokens_K[at] = tokens_K[at - 1]
-            at -= 1
-        best_K[at] = score
-        tokens_K[at] = v
+    """Fill the best tokens of one row, best first; returns how many there are.
+
+    Once K are known, a run of scores is looked at one by one only if any beats the last of them:
+    asking that of a whole run compiles to vector instructions.
+    """
+    count, size, vocab_size = len(tokens_K), 0, len(scores_V)
+    for start in range(0, vocab_size, RUN):
+        stop = min(start + RUN, vocab_size)
+        if size == count:
+            least, hits = scores_V[tokens_K[count - 1]], 0
+            for score in scores_V[start:stop]:
+                hits += score > least
+            if hits == 0:
+                continue
+        for v in range(start, stop):
+            score = scores_V[v]
+            if score == -np.inf or (size == count and not score > best_K[count - 1]):
+                continue
+            if size < count:
+                size += 1
+            at = size - 1
+            while at > 0 and score > best_K[at - 1]:
+                best_K[at] = best_K[at - 1]
+                tokens_K[at] = tokens_K[at - 1]
+                at -= 1
+            best_K[at] = score
+            tokens_K[at] = v
     return size
 
 

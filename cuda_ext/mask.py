@@ -56,8 +56,8 @@ def tree_inputs(
     """
     arrays = (*inputs, *nodes, *slots)
     if not memory.use_kernel(how, *arrays):
-        host: list[Any] = [memory.on_host(array) for array in arrays]
-        fill_tree_inputs(*host, *(rows_per_slot, window))
+        given: list[Any] = [*map(memory.on_host, arrays), rows_per_slot, window]
+        fill_tree_inputs(*given)
         return
     num_slots, num_nodes = inputs.ids_BN.shape
     tree_inputs_kernel[(num_nodes, num_slots), memory.THREADS, memory.stream()](

@@ -12,7 +12,7 @@ from cuda_ext.frontier import (
     reference_top_children,
     top_children,
 )
-from engine.growth import Growth, logsumexp, top_k
+from engine.growth import Growth, logsumexp, top_k, top_k_compiled
 
 
 def expand(scores_RV, rows, count: int, how: str):
@@ -40,8 +40,8 @@ def test_children_are_the_references(how, vocab_size, count, dtype):
         assert best[f].tolist() == expected[1]
         assert log_norm[f] == pytest.approx(expected[2], abs=1e-9)
         assert log_norm[f] == pytest.approx(logsumexp(scores[row].astype(float)), abs=1e-9)
-        if row != 3:
-            assert tokens[f].tolist() == top_k(scores[row], count, 0.0)[0].tolist()
+        for find in (top_k, top_k_compiled):
+            assert tokens[f].tolist() == find(scores[row], count, 0.0)[0].tolist()
 
 
 def test_a_token_of_no_mass_is_no_child(how):
@@ -52,6 +52,8 @@ def test_a_token_of_no_mass_is_no_child(how):
     assert best[0].tolist() == [1.0, 0.5, -np.inf]
     assert log_norm[0] == pytest.approx(np.logaddexp(1.0, 0.5))
     assert log_norm[1] == -np.inf
+    for find in (top_k, top_k_compiled):
+        assert [find(row, 3, 0.5)[0].tolist() for row in scores] == [[2, 7], []]
 
 
 @pytest.mark.parametrize("count", [0, -1, 65, 10])
