@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
+from cuda_ext.accept import Settings
 from engine.drafters.base import Sequence
 from engine.errors import UserError
+from engine.judging import judge, settings_for
 from engine.records import Verdict
 from engine.sampling import Sampling, Stream, generator, warp
 from engine.target import Scores
@@ -22,6 +25,7 @@ DRAWN_RULES = (*NODE_RULES, "block", "traversal")
 LOSSY_RULES = ("typical",)
 #: rules by the name a run spec uses
 RULES = ("match", *DRAWN_RULES, *LOSSY_RULES)
+Kernels = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +35,40 @@ class Verifier:
     rule: str
     sampling: Sampling
     typical: Typical = TYPICAL
+    #: auto: by compiled code where it has the rule; off: by the rules in Python. The same verdicts
+    kernels: Kernels = "auto"
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise UserError(f"Verification rule {self.rule!r} is unknown; use {', '.join(RULES)}.")
 
+    @property
+    def settings(self) -> Settings | None:
+        """The rule as kernels take it; None: it is judged in Python."""
+        if self.kernels == "off":
+            return None
+        return settings_for(self.rule, self.sampling, self.typical)
+
+    def verify_batch(
+        self,
+        trees: list[TokenTree],
+        scores: list[Scores],
+        sequences: list[Sequence],
+    ) -> list[Verdict]:
+        """A verdict on each tree of one pass."""
+        settings = self.settings
+        # a cut sorts the vocabulary: NumPy does that for nodes on the path alone
+        if settings is None or (self.sampling.is_cut and not self.sampling.greedy):
+            return [self.verify(*each) for each in zip(trees, scores, sequences, strict=True)]
+        return [
+            judge(settings, tree, seen.logits_NV, sampling=self.sampling, sequence=sequence)
+            for tree, seen, sequence in zip(trees, scores, sequences, strict=True)
+        ]
+
     def verify(self, tree: TokenTree, scores: Scores, sequence: Sequence) -> Verdict:
-        """Which path survives and the token after it."""
+        """Which path survives and the token after it, in Python: the rules as they are written."""
         if self.sampling.greedy:
-            return match(tree, lambda node: _greedy(scores.logits_NV[node]))
+            return match(tree, lambda node: _greedy(scores.best(node)))
         if self.rule == "match":
             return match(tree, lambda node: self._sample(scores, node, tree, sequence))
         if self.rule == "typical":
@@ -77,6 +106,5 @@ class Verifier:
         return Choice(token, lambda other: float(np.exp(log_p[other])))
 
 
-def _greedy(logits_V: np.ndarray) -> Choice:
-    token = int(logits_V.argmax())
+def _greedy(token: int) -> Choice:
     return Choice(token, lambda other: float(other == token))

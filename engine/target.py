@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.runner import Nodes, TreeRunner, check_finite
+from engine.runner import NodeLogits, Nodes, TreeRunner, check_finite
 from engine.tree import TokenTree
 
 
 class Scores:
-    """Target logits of one request's tree, on the host, with what is derived on demand."""
+    """Target logits of one request's tree, on the host, with what is derived on demand.
+
+    `engine/device_scores.py` has those that stay on a GPU: there `logits_NV` is a costly copy.
+    """
 
     def __init__(self, logits_NV: np.ndarray, log_norm_N: np.ndarray) -> None:
         self.logits_NV = logits_NV
         self.log_norm_N = log_norm_N  # logsumexp of each row
+
+    def best(self, node: int) -> int:
+        """The likeliest token after `node`, the first of equals."""
+        return int(self.logits_NV[node].argmax())
 
     def node_logprobs(self, tree: TokenTree) -> np.ndarray:
         """log p of every node given its path, float32 (M); NaN where the target did not look."""
@@ -38,6 +45,11 @@ class Scores:
         return first - rows.max(-1)
 
 
+def stays_on_device(found: NodeLogits) -> bool:
+    """Whether logits are left where the pass put them."""
+    return found.logits_RV.is_cuda
+
+
 class Target:
     """Admit, score, commit, release: the four verbs of a step on the target's side."""
 
@@ -49,15 +61,22 @@ class Target:
         self.runner.admit(slot, prompt_P[:-1])
 
     def score(self, trees: dict[int, TokenTree]) -> dict[int, Scores]:
-        """One pass over all nodes of all trees. Raises DecodeError on NaN logits."""
+        """One pass over all nodes of all trees.
+
+        Raises DecodeError on NaN logits, or the scores do when first looked at.
+        """
         found = self.runner.forward(
             {
                 slot: Nodes(tree.tokens_M[: tree.num_nodes], tree.parents_M[: tree.num_nodes])
                 for slot, tree in trees.items()
             }
         )
+        if stays_on_device(found):
+            from engine.device_scores import device_scores
+
+            return device_scores(found, trees, self.runner.loaded)
         logits_RV, log_norm_R = found.on_host()
-        out = {}
+        out: dict[int, Scores] = {}
         for slot, tree in trees.items():
             rows = slice(found.first[slot], found.first[slot] + tree.num_nodes)
             check_finite(log_norm_R[rows], self.runner.loaded)
