@@ -112,7 +112,8 @@ class LoadSpec(RunSpec):
         elif values.get("requests") is None and values.get("duration_s") is None:
             values["requests"] = USUAL_REQUESTS
         slots = values.get("slots", cls.model_fields["slots"].default)
-        values.setdefault("batch", slots)
+        if isinstance(slots, int) and 1 <= slots <= MOST_SLOTS:  # else its own check speaks
+            values.setdefault("batch", slots)
         pairs = values.get("pairs") or []
         if pairs:
             first = pairs[0] if isinstance(pairs[0], dict) else pairs[0].model_dump()
