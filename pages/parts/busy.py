@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts.settings import handle, settings
-from workbench.jobs import RUN, TUNE, under_way
+from workbench.jobs import LOAD, RUN, TUNE, under_way
 from workbench.view.compare_form import duration
 from workbench.view.forms import escape_markdown
 
@@ -16,7 +16,7 @@ def busy_elsewhere(kind: str) -> bool:
 
 
 def _page_of(kind: str) -> str:
-    return {RUN: "Run", TUNE: "Tune"}.get(kind, "Compare")
+    return {RUN: "Run", LOAD: "Requests", TUNE: "Tune"}.get(kind, "Compare")
 
 
 def other_job(kind: str) -> None:
@@ -32,10 +32,10 @@ def _note(kind: str, was_busy: bool) -> None:
         if not was_busy:
             return
         snapshot = handle().snapshot()
-        measuring = snapshot.measuring
-        spec = snapshot.spec if snapshot.kind == RUN else measuring.spec
+        far = snapshot.loading if snapshot.kind == LOAD else snapshot.measuring
+        spec = snapshot.spec if snapshot.kind == RUN else far.spec
         said = f"{under_way(spec)}." if spec is not None else "Another job is under way."
         where = f"the {_page_of(snapshot.kind)} page"
-        if snapshot.kind != RUN and measuring.seconds_left is not None:
-            said = f"{said} {measuring.fraction:.0%} done, {duration(measuring.seconds_left)} left."
+        if snapshot.kind != RUN and far.seconds_left is not None and far.fraction is not None:
+            said = f"{said} {far.fraction:.0%} done, {duration(far.seconds_left)} left."
         st.caption(f":material/hourglass_top: {escape_markdown(said)} See {where}.")

@@ -141,7 +141,14 @@ def _step(rows, ticks, lanes, now, active, easy, waiting, ranks, rng, replica, p
     return end, ended
 
 
-def store_load(folder: Path, load: Load, *, requests: Sequence[Sequence] = (), **spec: Any) -> str:
+def store_load(
+    folder: Path,
+    load: Load,
+    *,
+    steps_of: Sequence[Sequence] = (),
+    status: str = RunStatus.FINISHED,
+    **spec: Any,
+) -> str:
     """Store a load run of these rows, with the steps of its first requests; returns its id."""
     recorder = Recorder(
         LoadSpec(**{"method": "dynamic-tree"} | spec).model_dump(mode="json"),
@@ -150,7 +157,7 @@ def store_load(folder: Path, load: Load, *, requests: Sequence[Sequence] = (), *
         flush_s=60.0,
     )
     recorder.begin(mode="eager", plain_step_ns=None, environment={})
-    for number, steps in enumerate(requests):
+    for number, steps in enumerate(steps_of):
         recorder.request_started(_request(number, PROMPT))
         for step in steps:
             recorder.append(replace(step, request=number))
@@ -158,5 +165,5 @@ def store_load(folder: Path, load: Load, *, requests: Sequence[Sequence] = (), *
     recorder.arrivals(load.arrivals)
     recorder.ticks(load.ticks)
     recorder.lanes(load.lanes)
-    recorder.finish(RunStatus.FINISHED)
+    recorder.finish(RunStatus(status))
     return recorder.run_id

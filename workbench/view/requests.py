@@ -64,8 +64,9 @@ class Group(NamedTuple):
 class Served:
     """One run's history laid out. Times become whole microseconds, -1 where there is none."""
 
-    def __init__(self, history: History, *, identity: str = "") -> None:
-        self.id = identity
+    def __init__(self, history: History, *, identity: str = "", since_ns: int = 0) -> None:
+        """`since_ns`: what came before is not in `history`, of a run under way."""
+        self.id, self.since_us = identity, since_ns // 1000
         self.history = history
         ticks, arrivals = history.ticks, history.arrivals
         self._ticks = ticks.sort_values("begin_ns", kind="stable", ignore_index=True)
@@ -113,6 +114,7 @@ class Served:
         names = _short_names(self.history.arrivals["client"])
         return {
             "chunk": CHUNK,
+            "since": self.since_us,
             "length": self.length_us,
             "moments": self._moments(),
             "groups": [
@@ -122,7 +124,7 @@ class Served:
             "clients": names,
             "requests": self._requests(names),
             "lanes": self.lanes.names(),
-            "overview": self.lanes.overview(self.length_us),
+            "overview": self.lanes.overview(self.since_us, self.length_us),
             "busy": self.lanes.busy_until(self._end),
             "derived": self.lanes.derived,
             "whats": self.lanes.whats,
@@ -160,10 +162,11 @@ class Served:
         return found
 
     def _seats_used(self) -> list[int]:
-        """Percent of all slots' time, up to the end of each step, in which a step used them."""
+        """Percent of all slots' time up to the end of each step that steps used."""
         slots = max(1, sum(self.slots(group) for group in self.groups))
         used = np.cumsum(self._ticks["active"].to_numpy(float) * (self._end - self._begin))
-        return np.round(100 * used / (slots * np.maximum(self._end, 1))).astype(int).tolist()
+        passed = np.maximum(self._end - self.since_us, 1)
+        return np.round(100 * used / (slots * passed)).astype(int).tolist()
 
     def _requests(self, names: Sequence[str]) -> dict[str, Any]:
         rows = self.history.arrivals.sort_values(

@@ -85,19 +85,14 @@ class Lanes:
         """By lane: microseconds of work up to each of these times. Overlaps count once."""
         return [_busy(spans, moments_us).round().astype(int).tolist() for spans in self._spans]
 
-    def overview(self, length_us: int) -> list[list[int]]:
-        """By lane: percent busy of each of `BINS` equal parts of the run."""
-        if not length_us:
+    def overview(self, since_us: int, until_us: int) -> list[list[int]]:
+        """By lane: percent busy of each of `BINS` equal parts of the time from one to the other."""
+        if until_us <= since_us:
             return [[] for _ in self.keys]
-        edges = np.linspace(0, length_us, BINS + 1)
-        width = length_us / BINS
-        return [
-            np.ceil(np.diff(_busy(spans, edges)) / width * 100 - 1e-6)
-            .clip(0, 100)
-            .astype(int)
-            .tolist()
-            for spans in self._spans
-        ]
+        edges = np.linspace(since_us, until_us, BINS + 1)
+        width = (until_us - since_us) / BINS
+        shares = [100 * np.diff(_busy(spans, edges)) / width for spans in self._spans]
+        return [np.ceil(share - 1e-6).clip(0, 100).astype(int).tolist() for share in shares]
 
     @cached_property
     def _spans(self) -> Sequence[tuple[np.ndarray, np.ndarray]]:

@@ -37,6 +37,7 @@ class StoredServing:
             reason = f": it {info.status}. {info.message}" if info.message else "."
             raise UserError(f"Run {run_id} holds no step of requests and no lanes{reason}")
         self.spec = info.spec.model_dump(mode="json")
+        self.auctioned = self.spec.get("budgets") == "auction"
         self.head = head(self.served, self.spec, message=_ended(info.status, info.message))
 
 
@@ -58,7 +59,7 @@ def payload(stored: StoredServing, question: dict[str, Any], *, start: int) -> d
         "stored": True,
         "start": start,
         "head": stored.head,
-        "facts": None if known else served.facts,
+        "facts": None if known else served.facts | {"auction": stored.auctioned},
         "chunks": {n: served.chunk(n) for n in numbers if 0 <= n < served.num_chunks},
     }
 

@@ -1,6 +1,6 @@
 // The batch of one moment: who sits in which slot, what each was given of the step's nodes and
 // what came of it; and who waits outside.
-const MOST_SEATS = 48, CELL = 8, QUEUE_ROWS = 60;
+const MOST_SEATS = 48, CELL = 11, QUEUE_ROWS = 60;
 
 const titled = (facts, k) => `#${facts.requests.id[k] + 1}`;
 const clientOf = (facts, k) => facts.clients[facts.requests.client[k]];
@@ -100,7 +100,8 @@ function createBatch(section, { onChoose }) {
     row.client.textContent = free ? "" : clientOf(facts, request);
     const had = share ? share.had : 0, most = free ? 0 : r.most[request];
     row.track.style.width = most ? `${Math.min(100, (100 * had) / most)}%` : "0";
-    row.had.textContent = free ? "" : share ? `${had} of ${most}` : "prefill";
+    const earlier = !free && r.first[request] >= 0 && r.first[request] < facts.since ? "+" : ""; // some came before what is known
+    row.had.textContent = free ? "" : share ? `${had}${earlier} of ${most}` : "prefill";
     const nodes = share?.nodes ?? 0, accepted = share?.accepted ?? 0, unit = Math.min(CELL, 190 / widest);
     for (const [part, count] of [[row.drafted, nodes], [row.took, accepted]]) {
       part.style.width = `${count * unit}px`;
@@ -128,7 +129,7 @@ function createBatch(section, { onChoose }) {
     fact("nodes scored", `${share.nodes} of ${total}${share.nodes ? `, to depth ${share.depth}` : ""}`);
     fact("accepted, kept", `${share.accepted}, ${share.kept}`);
     fact("expected of its nodes", share.bid === null ? "–" : `${share.bid.toFixed(2)} tokens`);
-    htmlEl("p", "", card, reason(share, rank, bidders, total));
+    htmlEl("p", "", card, reason(share, rank, bidders, total, facts.auction));
     const top = rows[at].el.offsetTop + rows[at].el.offsetHeight + 4;
     card.style.top = `${Math.min(top, section.clientHeight - 40)}px`;
   }
@@ -140,15 +141,17 @@ function createBatch(section, { onChoose }) {
   };
 }
 
-function reason(share, rank, bidders, total) {
-  if (!share.nodes) return share.bid === null
-    ? "Nothing was drafted for it: speculation was off for this step, or it had one token left."
-    : "It won no node: others' nodes were expected to bring more for what they cost.";
-  if (share.bid === null) return "Nodes were not auctioned: each request was given a fixed number, or the drafter chose.";
+// `auction`: whether nodes went to whoever bid most; else the request's number was set before.
+function reason(share, rank, bidders, total, auction) {
+  if (!share.nodes) return auction && share.bid !== null
+    ? "It won no node: more was expected of others' nodes, or of none at all, for what they cost."
+    : "Nothing was drafted for it: speculation was off for this step, or it had one token left.";
   const part = `${Math.round((100 * share.nodes) / Math.max(1, total))} % of the nodes`;
+  if (share.bid === null) return `It had ${part}. The method does not say what it expected of them.`;
+  const met = share.accepted >= share.bid ? "They brought what was expected." : `They brought ${share.accepted}.`;
+  if (!auction) return `It was allowed ${part}; budgets are set, not auctioned. ${share.bid.toFixed(1)} tokens were expected of them. ${met}`;
   const place = bidders > 1 ? (rank === 1 ? "the highest bid" : rank === bidders ? "the lowest bid" : `bid ${rank} of ${bidders}`) : "the only bid";
-  const met = share.accepted >= share.bid ? "It kept what it promised." : `It brought ${share.accepted} of the ${share.bid.toFixed(1)} it promised.`;
-  return `It won ${part} with ${place}. ${met}`;
+  return `It won ${part} with ${place}: ${share.bid.toFixed(1)} tokens were expected of them. ${met}`;
 }
 
 function createQueue(section, { onChoose }) {

@@ -16,7 +16,7 @@ function createFlow(section, { onPick }) {
     const r = facts.requests, left = r.id.map((_, k) => (r.admitted[k] >= 0 ? r.admitted[k] : r.ended[k]));
     queue = counted(r.arrival, left);
     batch = counted(r.admitted, r.ended);
-    plot.setLength(facts.length);
+    plot.setSpan(facts.since, facts.length);
     plot.redraw();
   }
 

@@ -25,7 +25,7 @@ function createGantt(section, { onPick, chunkOf, chunkAt, onNeed }) {
       if (rank !== null && lane.rank !== rank) top += RANK_GAP;
       const label = htmlEl("span", "", names);
       label.style.top = `${top}px`;
-      if (ranks > 1 && lane.rank !== rank) htmlEl("b", "", label, `${facts.moments.group ? "GPU" : "rank"} ${lane.rank}`);
+      if (ranks > 1 && lane.rank !== rank) htmlEl("b", "", label, `${facts.derived ? "replica" : "rank"} ${lane.rank}`);
       htmlEl("em", "", label, lane.lane);
       percents.push(htmlEl("i", "", label));
       rank = lane.rank;
@@ -34,7 +34,7 @@ function createGantt(section, { onPick, chunkOf, chunkAt, onNeed }) {
     }
     names.classList.toggle("ranks", ranks > 1);
     el.style.height = names.style.height = `${top + AXIS_HIGH}px`;
-    plot.setLength(facts.length);
+    plot.setSpan(facts.since, facts.length);
     plot.redraw();
   }
 
@@ -60,14 +60,14 @@ function createGantt(section, { onPick, chunkOf, chunkAt, onNeed }) {
     place();
   }
 
-  function overview(context, { w, range, colour }, lane, top) {
-    const bins = facts.overview[lane], width = facts.length / bins.length;
+  function overview(context, { w, range, colour, toX }, lane, top) {
+    const bins = facts.overview[lane], width = (facts.length - facts.since) / bins.length;
     context.fillStyle = colour(LANE_COLOURS[facts.lanes[lane].lane] ?? "other");
-    const column = Math.max(1, (width / (range[1] - range[0])) * w);
-    for (let bin = Math.floor(range[0] / width); bin < bins.length && bin * width < range[1]; bin++) {
+    const column = Math.max(1, (width / (range[1] - range[0])) * w), at = (bin) => facts.since + bin * width;
+    for (let bin = Math.max(0, Math.floor((range[0] - facts.since) / width)); bin < bins.length && at(bin) < range[1]; bin++) {
       if (!bins[bin]) continue;
       const high = Math.max(1, (bins[bin] / 100) * TRACK);
-      context.fillRect(((bin * width - range[0]) / (range[1] - range[0])) * w, top + TRACK - high, column + 0.3, high);
+      context.fillRect(toX(at(bin)), top + TRACK - high, column + 0.3, high);
     }
   }
 
@@ -117,7 +117,7 @@ function createGantt(section, { onPick, chunkOf, chunkAt, onNeed }) {
       plot.setRange([start, start + to - from]);
     } else place();
     percents.forEach((label, lane) => {
-      label.textContent = `${Math.round((100 * facts.busy[lane][at]) / Math.max(1, end[at]))} %`;
+      label.textContent = `${Math.round((100 * facts.busy[lane][at]) / Math.max(1, end[at] - facts.since))} %`;
     });
   }
 

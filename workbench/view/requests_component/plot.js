@@ -93,10 +93,10 @@ function createPlot(plot, { draw, onPick, onHover, onRange = () => {} }) {
     redraw, zoom, setRange, toX, whole,
     range: () => range,
     fit: () => setRange(full),
-    // A new length; a range that showed all goes on to.
-    setLength: (us) => {
+    // A new span; a range that showed all goes on to.
+    setSpan: (from, to) => {
       const all = whole() || full[1] <= 1;
-      full = [0, Math.max(1, us)];
+      full = [from, Math.max(from + 1, to)];
       setRange(all ? full : range);
     },
     close: () => {

@@ -65,10 +65,11 @@ function createRequests(root, kept) {
     $(".follow").hidden = !live;
     scrub.max = Math.max(0, begin.length - 1);
     place = new Map(facts.requests.id.map((id, k) => [id, k]));
-    player.load({ stops: begin.length, time: (i) => begin[i] / 1000, length: facts.length / 1000 });
+    player.load({ stops: begin.length, time: (i) => (begin[i] - facts.since) / 1000, length: (facts.length - facts.since) / 1000 });
     if (load) { flow.set(facts); batch.set(facts); queue.set(facts); }
     gantt.set(facts);
     drawTables();
+    $(".use h2").textContent = facts.since ? "Utilisation of these steps" : "Utilisation so far";
     $(".gantt-name").textContent = facts.derived ? "Lanes, from the stages of each step" : "Lanes";
     if (same) kept.chosen = place.get(chosenId) ?? -1;
     const first = same ? (live && kept.follow ? begin.length - 1 : Math.max(0, lastUpTo(begin, was))) : opening(data);
@@ -107,7 +108,8 @@ function createRequests(root, kept) {
     at = to;
     const { begin, end } = facts.moments, total = begin.length;
     scrub.value = at;
-    $(".where").textContent = total ? `step ${at + 1} of ${total} · ${(begin[at] / 1e6).toFixed(3)} s` : "no step yet";
+    const before = facts.before ?? 0; // steps that are no longer held
+    $(".where").textContent = total ? `step ${before + at + 1} of ${before + total} · ${(begin[at] / 1e6).toFixed(3)} s` : "no step yet";
     scrub.setAttribute("aria-valuetext", $(".where").textContent);
     for (const name of ["home", "prev"]) $(`[data-do=${name}]`).disabled = at === 0;
     for (const name of ["next", "end"]) $(`[data-do=${name}]`).disabled = at >= total - 1;
@@ -248,7 +250,7 @@ function createRequests(root, kept) {
   }
 
   function drawUse() {
-    const end = Math.max(1, facts.moments.end[at]);
+    const end = Math.max(1, facts.moments.end[at] - facts.since);
     tables.use.forEach(({ bar, value }, k) => {
       const share = k < facts.lanes.length ? facts.busy[k][at] / end : facts.moments.seats[at] / 100;
       bar.style.width = `${Math.min(100, 100 * share)}%`;
