@@ -6,7 +6,7 @@ Two sources: what was measured of a pair (`MeasuredCosts`), and a roofline of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -99,38 +99,38 @@ def fit(
     requests: Sequence[RequestRecord],
     *,
     context: float,
+    draft_rows: Callable[[int], Sequence[int]],
 ) -> Around:
     """What a calibration run says of batches, by least squares that are never negative.
 
     The slowest tenth of the ticks is left out: what disturbs a step only ever makes it slower.
-    `context` is the run's mean. Raises ValueError for a run too short to say anything.
+    `context` is the run's mean; `draft_rows` says what each draft pass of a batch runs. Raises
+    ValueError for a run too short to say anything.
     """
     if len(ticks) < 20 or not requests:
         raise ValueError("a calibration run needs twenty steps and a finished request")
-    costs = MeasuredCosts(pair)
+    costs = MeasuredCosts(pair, Around((0.0, 0.0, 1.0), (0.0, 0.0, 1.0)))
     rows = [tick.row for tick in _undisturbed(ticks)]
     batch = np.array([row.active for row in rows], float)
     nodes = np.array([row.nodes for row in rows], float)
     passes = np.array([row.draft_passes for row in rows], float)
+    scored = costs.score_ms((batch + nodes).astype(int), 1, context)
+    drafted = [
+        costs.draft_ms(list(draft_rows(row.active))[: row.draft_passes], row.active, context)
+        for row in rows
+    ]
     ones = np.ones(len(rows))
-    table = costs._table(pair.target, context, int((batch + nodes).max()))
-    score = _solve(
-        [ones, batch, table[(batch + nodes).astype(int)]], [row.score_ns for row in rows]
-    )
-    by_pass = costs._table(pair.draft, context, int(batch.max() * 8))[batch.astype(int)]
-    draft = _solve([passes, passes * batch, passes * by_pass], [row.draft_ns for row in rows])
-    gaps = _gaps(ticks)
+    score = _solve([ones, batch, scored], [row.score_ns for row in rows])
+    draft = _solve([passes, passes * batch, np.array(drafted)], [row.draft_ns for row in rows])
     rest = _solve(
         [ones, batch, nodes], [row.verify_ns + row.commit_ns + row.rest_ns for row in rows]
     )
-    prefill = _solve(
-        [np.ones(len(requests)), np.array([len(r.prompt_ids) for r in requests], float)],
-        [record.prefill_ns for record in requests],
-    )
+    prompts = np.array([len(record.prompt_ids) for record in requests], float)
+    prefill = _solve([np.ones(len(requests)), prompts], [record.prefill_ns for record in requests])
     return Around(
         (score[0], score[1], score[2]),
         (draft[0], draft[1], draft[2]),
-        (rest[0] + gaps, rest[1], rest[2]),
+        (rest[0] + _gap(ticks), rest[1], rest[2]),
         (prefill[0], prefill[1]),
     )
 
@@ -150,7 +150,7 @@ def _solve(features: list[np.ndarray], measured_ns: Sequence[int]) -> list[float
     return [float(value) for value in found]
 
 
-def _gaps(ticks: Sequence[Tick]) -> float:
+def _gap(ticks: Sequence[Tick]) -> float:
     """Milliseconds between a step and the next one where nothing else went on, the median."""
     rows = [tick.row for tick in ticks]
     gaps = [(after.begin_ns - before.end_ns) * 1e-6 for before, after in pairwise(rows)]

@@ -11,8 +11,8 @@ from tests.engine.tiny import decode_all, engine_for, near, requests, tiny
 
 #: what a pass takes: 10 ms and 1 per node, 1 ms and 0.1 per node
 PAIR = PairCost(
-    PassCost((1, 65), (1, 2), ((11.0, 75.0), (11.0, 75.0))),
-    PassCost((1, 65), (1, 2), ((1.1, 7.5), (1.1, 7.5))),
+    PassCost((1, 33, 65), (1, 2), ((11.0, 43.0, 75.0), (11.0, 43.0, 75.0))),
+    PassCost((1, 33, 65), (1, 2), ((1.1, 4.3, 7.5), (1.1, 4.3, 7.5))),
 )
 NOTHING_AROUND = Around((0.0, 0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (0.0, 1.0))
 

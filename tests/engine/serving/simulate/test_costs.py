@@ -1,0 +1,66 @@
+"""Costs of batches from tables and from ticks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.serving.simulate.costs import Around, MeasuredCosts, fit
+from engine.serving.simulate.fleet import Load
+from engine.serving.simulate.replay import replay
+from engine.serving.simulate.shapes import Dynamic
+from tests.engine.serving.simulate.known import PAIR, costs, measured
+from tests.engine.serving.simulate.test_simulation import model, rows
+
+
+def test_passes_are_those_of_the_tables_and_what_is_around_them():
+    around = Around((2.0, 0.5, 2.0), (0.2, 0.1, 3.0), (1.0, 0.25, 0.01), (4.0, 0.5))
+    found = MeasuredCosts(PAIR, around)
+    assert found.score_ms(np.array([1, 9]), 4, 100.0) == pytest.approx([2 + 2 + 22, 2 + 2 + 38])
+    assert found.score_ms(np.array([500]), 4, 100.0) == pytest.approx([2 + 2 + 2 * 510])
+    assert found.draft_ms([1, 3], 2, 100.0) == pytest.approx(2 * 0.4 + 3 * (1.1 + 1.3))
+    assert found.draft_ms([], 2, 100.0) == 0.0
+    assert found.rest_ms(4, 10) == pytest.approx(2.1)
+    assert found.prefill_ms(10) == pytest.approx(9.0)
+
+
+def test_a_fit_finds_what_made_the_ticks():
+    """Ticks of a simulated run give back the coefficients that it was simulated with."""
+    made = costs(
+        score=(0.7, 0.2, 1.1), draft=(0.3, 0.05, 1.4), rest=(0.4, 0.15, 0.02), prefill=(2.0, 0.3)
+    )
+    shape = Dynamic(measured(), nodes=6, depth=3, width=2)
+    load = Load.poisson(60, rate=6.0, seed=1, prompt=(2, 30), tokens=(3, 50))
+    told = replay(rows(load), model(shape, made), num_slots=6, capacity=128)
+    records = [_Record(row) for row in told.arrivals]
+    found = fit(
+        PAIR, told.ticks, records, context=30.0,
+        draft_rows=lambda batch: [batch, 2 * batch, 2 * batch],
+    )  # fmt: skip
+    assert found.prefill == pytest.approx((2.0, 0.3), rel=1e-3)
+    again = MeasuredCosts(PAIR, found)
+    for batch, nodes in ((1, 4), (3, 15), (6, 36)):
+        for part in ("score", "draft", "rest"):
+            values = [_part(one, part, batch, nodes) for one in (made, again)]
+            assert values[1] == pytest.approx(values[0], rel=0.02), (part, batch)
+
+
+def _part(one: MeasuredCosts, part: str, batch: int, nodes: int) -> float:
+    if part == "score":
+        return float(one.score_ms(np.array([batch + nodes]), batch, 30.0)[0])
+    if part == "draft":
+        return one.draft_ms([batch, 2 * batch, 2 * batch], batch, 30.0)
+    return one.rest_ms(batch, nodes)
+
+
+class _Record:
+    """What `fit` reads of a request."""
+
+    def __init__(self, row) -> None:
+        self.prompt_ids = [0] * row.num_prompt
+        self.prefill_ns = row.prefilled_ns - row.admitted_ns
+
+
+def test_a_short_run_says_nothing():
+    with pytest.raises(ValueError, match="twenty steps"):
+        fit(PAIR, [], [], context=10.0, draft_rows=lambda batch: [batch])
