@@ -1,0 +1,302 @@
+"""What a GPU makes of the step: kernels, graphs, pass times, speedup against nodes. One command.
+
+Measured, for an 8B-shaped Llama with random weights in bfloat16 and a 1B-shaped draft: the kernels
+against the bytes they must move (benchmarks/kernels.py), target and draft passes against nodes,
+context and batch with and without CUDA graphs, and whole decodings against plain decoding with a
+drafter of set acceptance, whose drafting costs nothing: the target's side of the speedup.
+
+    PYTHONPATH=. python benchmarks/gpu.py --name h100      # a GPU, about eight minutes
+    PYTHONPATH=. python benchmarks/gpu.py --device cpu --small      # the same code in seconds
+
+Writes data/hardware/NAME.json (a dry run: a file in a temporary folder), prints tables in Markdown.
+Sections that fail say why and the others go on. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from gpu_measure import (
+    Arm,
+    bandwidth,
+    decode,
+    engine_of,
+    forward_in,
+    pass_times,
+    row_of,
+)
+from gpu_models import SetAcceptance, counting, shape_of
+
+from engine.errors import DecodeError, UserError
+from engine.hardware import HardwareProfile, Passes, Shape, from_json
+from engine.models import DTYPES, LoadedModel, first_line, resolve_device
+from engine.requests import Request
+from engine.runner import TreeRunner
+from workbench.environment import gpu
+
+HERE = Path(__file__).resolve().parent
+PROFILES = HERE.parent / "data" / "hardware"
+#: how often the true token is a drafter's first, second, ... choice
+GOOD, FAIR = (0.75, 0.1, 0.04, 0.02, 0.01), (0.5, 0.15, 0.07, 0.04, 0.03)
+EXECUTIONS = ("eager", "graph")
+DEPTH = 12
+
+
+class Extent(NamedTuple):
+    """How much is measured."""
+
+    target: str
+    draft: str
+    dtype: str
+    nodes: tuple[int, ...]
+    contexts: tuple[int, ...]
+    batches: tuple[int, ...]
+    rounds: int
+    tokens: int
+    repeats: int
+    copied: int  # bytes of the bandwidth test
+
+
+FULL = Extent(
+    "8b", "1b", "bfloat16", (1, 2, 4, 8, 16, 32, 64), (128, 1024, 3072), (1, 4, 8), 12, 64, 2,
+    1 << 30,
+)  # fmt: skip
+SMALL = Extent(
+    "small", "smaller", "float32", (1, 4, 16), (16, 64), (1, 3), 2, 24, 1, 1 << 22
+)  # fmt: skip
+
+
+def main() -> int:
+    """Measure, write, print, and return the exit code."""
+    arguments = parse_arguments()
+    try:
+        device = resolve_device(arguments.device)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    if device == "cpu" and not arguments.small:
+        print("Error: the full sizes need a GPU; on a CPU add --small.", file=sys.stderr)
+        return 2
+    sections, extent = Sections(device), SMALL if arguments.small else FULL
+    copied = sections.run("bandwidth", bandwidth, device, extent.copied)
+    kernels = None if arguments.small else sections.run("kernels", kernel_times)
+    shapes: dict[str, Shape] = {}
+    passes: list[Passes] = []
+    speedups: list[dict[str, Any]] = []
+    for role in ("draft", "target"):
+        measure_model(role, extent, sections, shapes=shapes, passes=passes, speedups=speedups)
+    facts = gpu(device) or {"name": "CPU", "driver": ""}
+    profile = HardwareProfile(
+        name=arguments.name or ("dry-run" if arguments.small else short(facts["name"])),
+        device=facts["name"], driver=str(facts["driver"]), torch=torch.__version__,
+        dtype=extent.dtype, models=shapes, passes=tuple(passes), measured=not arguments.small,
+        how="benchmarks/gpu.py --small, a dry run" if arguments.small else "benchmarks/gpu.py",
+        bandwidth=copied,
+        findings={"kernels": kernels, "speedups": speedups, "failed": sections.failed},
+    )  # fmt: skip
+    path = write(profile, arguments)
+    print_tables(profile)
+    print(json.dumps({
+        "benchmark": "gpu", "profile": str(path), "seconds": round(sections.seconds, 1),
+        "failed": sections.failed, "speedups": speedups,
+    }))  # fmt: skip
+    return 1 if sections.failed else 0
+
+
+class Sections:
+    """Runs the parts of the measurement: one that fails says why, and the next goes on."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.failed: dict[str, str] = {}
+        self._begun = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    def run(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What the work gives, None where it failed."""
+        say(f"{name} ({self.seconds:.0f} s)")
+        try:
+            return work(*arguments)
+        except (UserError, DecodeError, RuntimeError, OSError) as error:
+            self.failed[name] = first_line(error)
+            say(f"{name} failed: {self.failed[name]}")
+            return None
+        finally:
+            if self.device.startswith("cuda"):
+                gc.collect()  # graphs hold caches in cycles
+                torch.cuda.empty_cache()
+
+
+def measure_model(
+    role: str,
+    extent: Extent,
+    sections: Sections,
+    *,
+    shapes: dict[str, Shape],
+    passes: list[Passes],
+    speedups: list[dict[str, Any]],
+) -> None:
+    """All that is measured of the target or the draft; the model is gone afterwards."""
+    loaded = sections.run(f"{role} model", model_of, role, extent, sections.device)
+    if loaded is None:
+        return
+    shapes[role] = shape_of(loaded)
+    for batch in extent.batches:
+        for execution in EXECUTIONS:
+            name = f"{role} passes, {execution}, {batch} requests"
+            found = sections.run(name, passes_of, role, loaded, execution, batch, extent)
+            passes += [found] if found else []
+    for batch in extent.batches if role == "target" else ():
+        speedups += (
+            sections.run(f"decoding, {batch} requests", speedup_rows, loaded, batch, extent) or []
+        )
+
+
+def model_of(role: str, extent: Extent, device: str) -> LoadedModel:
+    """A random model of the role's size."""
+    size = extent.target if role == "target" else extent.draft
+    return counting(size, dtype=extent.dtype, device=device, context=8192)
+
+
+def kernel_times() -> Any:
+    """What benchmarks/kernels.py finds, by its last line."""
+    script = HERE / "kernels.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False
+    )
+    if done.returncode or not done.stdout.strip():
+        raise RuntimeError(f"{script.name} ended with {done.returncode}: {done.stderr[-300:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def passes_of(role: str, loaded: LoadedModel, execution: str, batch: int, extent: Extent) -> Passes:
+    """Pass times of one model, one way, so many requests."""
+    most = max(extent.nodes)
+    runner = TreeRunner(
+        loaded, num_slots=batch, capacity=max(extent.contexts) + 1, max_tree=most,
+        forward=forward_in(execution, loaded, batch),
+    )  # fmt: skip
+    cost = pass_times(runner, nodes=extent.nodes, contexts=extent.contexts, rounds=extent.rounds)
+    if hasattr(runner.run, "said"):
+        say(f"  {runner.run.said()}")
+    return Passes(role, execution, batch, cost)
+
+
+def speedup_rows(loaded: LoadedModel, batch: int, extent: Extent) -> list[dict[str, Any]]:
+    """Plain and speculative decoding with set acceptance, in turns."""
+    prompt, requests, script = extent.contexts[0], [], {}
+    for index in range(batch):
+        first = 1000 * index % loaded.vocab_size
+        whole = [(first + n) % loaded.vocab_size for n in range(prompt + extent.tokens + DEPTH)]
+        script[index] = whole
+        requests.append(Request(index, "", tuple(whole[:prompt]), extent.tokens))
+    arms = []
+    for execution in EXECUTIONS:
+        runner = TreeRunner(
+            loaded, num_slots=batch, capacity=prompt + extent.tokens + 1,
+            max_tree=max(extent.nodes), forward=forward_in(execution, loaded, batch),
+        )  # fmt: skip
+        for acceptance in (GOOD, FAIR):
+            for nodes in [n - 1 for n in extent.nodes]:
+                if nodes == 0 and acceptance is not GOOD:
+                    continue  # plain decoding once
+                drafter = SetAcceptance(
+                    acceptance, nodes=nodes, depth=DEPTH, script=script,
+                    vocab_size=loaded.vocab_size,
+                )  # fmt: skip
+                engine = engine_of(runner, drafter, nodes=nodes)
+                arms.append(Arm(execution, nodes, acceptance if nodes else (), engine, []))
+    for repeat in range(extent.repeats + 1):
+        for arm in arms:
+            decode(arm, requests, script)
+            if repeat == 0:  # warms up
+                arm.seconds.clear()
+    plain = {arm.execution: arm for arm in arms if arm.nodes == 0}
+    return [row_of(arm, plain[arm.execution], batch=batch) for arm in arms]
+
+
+def write(profile: HardwareProfile, arguments: argparse.Namespace) -> Path:
+    """The profile as a file that reads back."""
+    folder = arguments.out or (Path(tempfile.mkdtemp()) if arguments.small else PROFILES)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{profile.name}.json"
+    path.write_text(json.dumps(profile.as_json(), indent=1) + "\n")
+    if profile.passes:
+        from_json(json.loads(path.read_text()), source=str(path))
+    return path
+
+
+def print_tables(profile: HardwareProfile) -> None:
+    """Markdown for a page of docs."""
+    print(f"\n{profile.device}, torch {profile.torch}, {profile.dtype}. {profile.how}.\n")
+    itemsize = torch.empty(0, dtype=DTYPES[profile.dtype]).element_size()
+    for role, shape in profile.models.items():
+        if profile.bandwidth:
+            read = shape.parameters - shape.vocabulary * shape.hidden  # embeddings: a row a token
+            floor = read * itemsize / profile.bandwidth * 1e3
+            print(
+                f"{role}: {shape.parameters / 1e9:.2f}B parameters, of which a pass reads"
+                f" {read * itemsize / 1e9:.2f} GB; at the {profile.bandwidth / 1e9:.0f} GB/s of a"
+                f" copy that takes {floor:.2f} ms.\n"
+            )
+    nodes = profile.passes[0].cost.nodes_S if profile.passes else ()
+    print(
+        markdown_row(["model", "execution", "requests", "context", *(f"{n} nodes" for n in nodes)])
+    )
+    print(markdown_row(["---"] * (4 + len(nodes))))
+    for one in profile.passes:
+        for context, ms in zip(one.cost.contexts_C, one.cost.ms_CS, strict=True):
+            figures = [f"{value:.2f}" for value in ms]
+            print(markdown_row([one.role, one.execution, one.batch, context, *figures]))
+    heads = ["requests", "execution", "acceptance", "nodes", "tokens/step", "step ms",
+             "score ms", "x plain", "as scripted"]  # fmt: skip
+    print("\n" + markdown_row(heads))
+    print(markdown_row(["---"] * len(heads)))
+    for row in profile.findings["speedups"]:
+        print(markdown_row([
+            row["batch"], row["execution"], f"{row['acceptance'][0]:.2f}" if row["nodes"] else "-",
+            row["nodes"], f"{row['tokens_per_step']:.2f}", f"{row['step_ms']:.2f}",
+            f"{row['stages_ms']['score']:.2f}", f"{row['speedup']:.2f}",
+            "no" if row["wrong_requests"] else "yes",
+        ]))  # fmt: skip
+    print()
+
+
+def markdown_row(cells: list[Any]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def short(name: str) -> str:
+    """A device's name as a file's: NVIDIA H100 80GB HBM3 -> h100-80gb-hbm3."""
+    return "-".join(name.lower().removeprefix("nvidia").split())
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="auto", help="cuda, cuda:N, cpu or auto")
+    parser.add_argument("--small", action="store_true", help="a tiny model, to see that it works")
+    parser.add_argument("--name", help="of the profile (default: the device's)")
+    parser.add_argument("--out", type=Path, help="folder of the profile (default data/hardware)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
