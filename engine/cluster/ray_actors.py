@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
 import tempfile
+import threading
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -29,6 +32,7 @@ _QUIET = {
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _OBJECT_STORE_BYTES = 80_000_000  # reports are small
 _LAST_STEP_S = 5.0
+_REACH_S = 5.0
 
 
 class RayCluster:
@@ -55,7 +59,7 @@ class RayCluster:
             self.folder = tempfile.mkdtemp(prefix="draftree-")
             os.environ["RAY_TMPDIR"] = self.folder
         try:
-            self._ray = _import_ray()
+            self._ray = import_ray(loopback=loopback)
             self._connect(address, replicas)
         except BaseException:
             self._clean_up()
@@ -98,6 +102,8 @@ class RayCluster:
                 f"{address} is a client address; run Draftree on a node of the cluster and give "
                 "HOST:PORT of its head, as `ray start` printed it."
             )
+        if not self.is_local:
+            _check_reachable(address)
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.is_local:
             settings |= {
@@ -108,8 +114,11 @@ class RayCluster:
             }
         else:
             settings["address"] = address
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(namespace="draftree", **settings)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray put its own there
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = "Ray could not be started" if self.is_local else f"No Ray answers at {address}"
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -204,7 +213,13 @@ class RayLink:
         self._ray.kill(self._actor, no_restart=True)
 
 
-def _import_ray() -> Any:
+def import_ray(*, loopback: bool) -> Any:
+    """The package. `loopback`: it is to use 127.0.0.1 alone.
+
+    Raises UserError where it is missing.
+    """
+    if loopback:  # for this import, and for the processes that Ray starts
+        os.environ.update(_LOOPBACK)
     try:
         import ray
         import ray.exceptions
@@ -214,7 +229,27 @@ def _import_ray() -> Any:
             "Replicas on Ray need the package ray: pip install 'draftree[cluster]'. Without it, "
             "--cluster local runs replicas on this machine."
         ) from None
+    from ray._private import ray_constants
+
+    # it was read when something else imported Ray before us, perhaps
+    ray_constants.ENABLE_RAY_CLUSTER = not loopback
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes. Raises UserError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(
+            f"{address!r} is no address of a Ray; give HOST:PORT of its head node, or local."
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+    except OSError as error:
+        raise UserError(
+            f"No Ray answers at {address} ({error}); start its head with `ray start --head`, and "
+            "see docs/cluster.md."
+        ) from None
 
 
 def _why(error: Exception) -> str:
