@@ -104,6 +104,10 @@ class DeviceScores(Scores):
         return to_numpy(self.whole.found.logits_RV[self._rows])
 
     @property
+    def vocab_size(self) -> int:
+        return int(self.whole.found.logits_RV.shape[1])
+
+    @property
     def log_norm_N(self) -> np.ndarray:  # type: ignore[override]
         return self.whole.facts.log_norm_R[self._rows]
 

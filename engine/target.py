@@ -18,6 +18,10 @@ class Scores:
         self.logits_NV = logits_NV
         self.log_norm_N = log_norm_N  # logsumexp of each row
 
+    @property
+    def vocab_size(self) -> int:
+        return int(self.logits_NV.shape[1])
+
     def best(self, node: int) -> int:
         """The likeliest token after `node`, the first of equals."""
         return int(self.logits_NV[node].argmax())
