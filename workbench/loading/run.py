@@ -46,11 +46,13 @@ def execute(
     should_stop: Callable[[], bool],
     *,
     runs: Path | None = None,
+    on_scheduler: Callable[[Scheduler], None] = lambda scheduler: None,
 ) -> LoadFinished:
     """Serve the load that `spec` describes, keep it, and say how it went.
 
     `emit` is called from another thread, in order; the last event is the returned `LoadFinished`.
-    `should_stop` is asked once per step; requests under way are then cancelled.
+    `should_stop` is asked once per step; requests under way are then cancelled. `on_scheduler` is
+    given the scheduler before the first request, for those who look at what it leaves behind.
 
     Raises:
         UserError: wrong input, found before anything was served; no run is kept then.
@@ -59,7 +61,9 @@ def execute(
     try:
         folder = prepare_folder(runs)
         try:
-            finished = _LoadJob(spec, herald, should_stop, folder).run()
+            job = _LoadJob(spec, herald, should_stop, folder)
+            job.on_scheduler = on_scheduler
+            finished = job.run()
         except _StoppedError:
             finished = LoadFinished("", RunStatus.CANCELLED, {})
         herald.tell(finished)
@@ -80,6 +84,7 @@ class _LoadJob:
     ) -> None:
         self._spec, self._herald, self._should_stop = spec, herald, should_stop
         self._folder = folder
+        self.on_scheduler: Callable[[Scheduler], None] = lambda scheduler: None
         self._requests: dict[int, Request] = {}  # submitted, and not yet begun
         self._num_passes = self._num_completed = self._num_lost = 0
         self._lost = ""  # why the first one was lost
@@ -128,6 +133,7 @@ class _LoadJob:
         scheduler = Scheduler(
             engines, policy=spec.policy, budgets=spec.budgets, max_waiting=spec.max_waiting
         )
+        self.on_scheduler(scheduler)
         try:
             return self._loop(plan, scheduler)
         except DecodeError as error:
