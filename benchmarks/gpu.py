@@ -174,6 +174,8 @@ def model_of(role: str, extent: Extent, device: str) -> LoadedModel:
 def kernel_times() -> Any:
     """What benchmarks/kernels.py finds, by its last line."""
     script = HERE / "kernels.py"
+    if not script.is_file():
+        raise RuntimeError(f"{script.name} is not there")
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=False
     )

@@ -49,8 +49,12 @@ class CudaGraphs:
                     step(*inputs)
             here.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # other threads may go on using the device meanwhile
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            # on a stream of this device: torch's own one for recording belongs to the first device
+            # it was used on. Other threads may go on using the device meanwhile
+            recording = torch.cuda.graph(
+                graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
+            )
+            with recording:
                 logits = Logits(*step(*inputs))
 
         def replay() -> Logits:

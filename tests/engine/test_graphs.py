@@ -6,6 +6,7 @@ that a graph could get wrong but the recording itself is tested here without a G
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import pytest
@@ -291,6 +292,73 @@ def test_a_model_that_cannot_be_recorded_is_refused_before_it_runs(monkeypatch):
     monkeypatch.setattr(graphs, "maker_for", lambda loaded: Recorder(failing=frozenset({1})))
     with pytest.raises(UserError, match=r"cannot be recorded.*not permitted"):
         graph_forward(tiny())
+
+
+class FakeCuda:
+    """torch.cuda's part in recording, as far as order and arguments can be checked without it."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        self.pools = 0
+        for name in ("device", "stream", "graph"):
+            monkeypatch.setattr(torch.cuda, name, self._context(name))
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", self._pool)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda *at: FakeStream(self, "here"))
+        monkeypatch.setattr(torch.cuda, "Stream", lambda *at: FakeStream(self, "side"))
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(self))
+
+    def _pool(self):
+        self.pools += 1
+        return "pool"
+
+    def _context(self, name):
+        @contextlib.contextmanager
+        def enter(*what, **how):
+            self.calls.append((name, how))
+            yield
+            self.calls.append((f"end of {name}", {}))
+
+        return enter
+
+
+class FakeStream:
+    def __init__(self, cuda, name):
+        self._cuda, self.name = cuda, name
+
+    def wait_stream(self, other):
+        self._cuda.calls.append((f"{self.name} waits for {other.name}", {}))
+
+
+class FakeGraph:
+    def __init__(self, cuda):
+        self._cuda = cuda
+
+    def replay(self):
+        self._cuda.calls.append(("replay", {}))
+
+
+def test_recording_warms_up_beside_and_shares_one_pool(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    maker = graphs.CudaGraphs("cuda:1")
+
+    def step(*inputs):
+        cuda.calls.append(("step", {}))
+        return torch.ones(1, 1, 3), torch.zeros(1, 1)
+
+    replay = maker(step, [])
+    maker(step, [])
+    names = [name for name, _ in cuda.calls]
+    assert names[: len(names) // 2] == [
+        "device", "side waits for here", "stream", "step", "step", "end of stream",
+        "here waits for side", "graph", "step", "end of graph", "end of device",
+    ]  # fmt: skip
+    assert cuda.pools == 1
+    (how, _) = (how for name, how in cuda.calls if name == "graph")
+    assert how["pool"] == "pool"
+    assert how["stream"].name == "side", "the default one lies on the first device"
+    before = len(cuda.calls)
+    assert replay().logits_BNV.shape == (1, 1, 3)
+    assert cuda.calls[before:] == [("replay", {})], "a replay is one launch"
 
 
 @pytest.mark.gpu
