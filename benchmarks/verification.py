@@ -81,11 +81,14 @@ class Judging:
         self._random = np.random.default_rng(0)
         self.steps: list[Judged] = []
 
-    def verify(self, tree: TokenTree, scores: Scores, sequence: Sequence) -> Verdict:
-        """The verifier's own verdict; what the others say is kept in `steps`."""
-        if tree.num_drafted:
-            self.steps.append(self._judge(tree, scores))
-        return self._verifier.verify(tree, scores, sequence)
+    def verify_batch(
+        self, trees: list[TokenTree], scores: list[Scores], sequences: list[Sequence]
+    ) -> list[Verdict]:
+        """The verifier's own verdicts; what the others say is kept in `steps`."""
+        for tree, seen in zip(trees, scores, strict=True):
+            if tree.num_drafted:
+                self.steps.append(self._judge(tree, seen))
+        return self._verifier.verify_batch(trees, scores, sequences)
 
     def _judge(self, tree: TokenTree, scores: Scores) -> Judged:
         known: dict[int, np.ndarray] = {}

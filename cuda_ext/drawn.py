@@ -26,6 +26,7 @@ from cuda_ext.arrays import (
 from cuda_ext.block import block_sum, widen
 from cuda_ext.match import clear_verdict
 from cuda_ext.rows import log_norm_of
+from cuda_ext.vector import exps, positive_mass, sum_of
 
 
 @cuda.jit(device=True)
@@ -208,8 +209,7 @@ def drawn_twin(
         while True:
             logits_V = logits_RV[first_B[b] + node]
             log_norm = log_norm_of(scale, logits_V)
-            for v in range(vocab_size):
-                residual_V[v] = math.exp(logits_V[v] * scale - log_norm)
+            exps(logits_V, scale, log_norm, residual_V)
             accepted, tested = -1, False
             for child in range(node + 1, num_nodes_B[b]):
                 if parents_BN[b, child] != node:
@@ -226,15 +226,13 @@ def drawn_twin(
                     fate_BN[b, child] = ACCEPTED
                     break
                 fate_BN[b, child] = REJECTED
-                mass = 0.0
-                for v in range(vocab_size):
-                    mass += max(residual_V[v] - left_V[v], 0.0)
+                mass = positive_mass(residual_V, left_V)
                 if mass > 0.0:  # none left means p = q: the rejection had chance 0
                     for v in range(vocab_size):
                         residual_V[v] = max(residual_V[v] - left_V[v], 0.0) / mass
                 if not replacement:
                     left_V[token] = 0.0
-                    remaining = left_V.sum()
+                    remaining = sum_of(left_V)
                     if remaining <= 0.0:  # nothing more could have been drawn
                         break
                     left_V /= remaining

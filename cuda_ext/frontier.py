@@ -14,13 +14,12 @@ from numba import cuda, njit
 from cuda_ext import memory
 from cuda_ext.block import MOST_THREADS, block_argmax, block_max, block_sum, widen
 from cuda_ext.memory import How
+from cuda_ext.vector import RUN, exp_of
 
 #: most children of one node
 MOST_CHILDREN = 64
 #: a child that is not there, where a row has fewer finite scores than were asked for
 NO_CHILD = -1
-#: scores that a twin looks at together
-RUN = 64
 
 
 def check_count(count: int, vocab_size: int) -> None:
@@ -221,9 +220,9 @@ def top_children_twin(
         tokens_FK[f, size:] = NO_CHILD
         best_FK[f, size:] = -np.inf
         top, mass = best_FK[f, 0], 0.0
-        for v in range(len(scores_V)):
-            if scores_V[v] > -np.inf:
-                mass += math.exp(scores_V[v] - top)
+        if size:
+            for v in range(len(scores_V)):
+                mass += exp_of(scores_V[v] - top)
         log_norm_F[f] = top + math.log(mass) if mass > 0.0 else -np.inf
 
 

@@ -15,6 +15,16 @@ from cuda_ext import memory
 from cuda_ext.arrays import GREEDY, MATCH, TYPICAL, Draws, RowStats, Trees
 from cuda_ext.block import MOST_THREADS, block_argmax, block_max, block_sum, widen
 from cuda_ext.memory import How
+from cuda_ext.vector import (
+    RUN,
+    argmax_noisy,
+    argmax_of,
+    differences,
+    dot_of,
+    exps,
+    max_of,
+    sum_of,
+)
 
 
 def row_stats(
@@ -145,42 +155,33 @@ def row_stats_kernel(
 @njit(cache=True, nogil=True)
 def own_token(scale: float, logits_V: np.ndarray, noise_V: np.ndarray, noisy: bool) -> int:
     """The target's own token: argmax of scaled logits + noise, the lowest of equal ones."""
-    best, at = -np.inf, 0
-    if noisy:
-        for v in range(len(logits_V)):
-            own = logits_V[v] * scale + noise_V[v]
-            if own > best:
-                best, at = own, v
-    else:
-        for v in range(len(logits_V)):
-            if logits_V[v] > best:
-                best, at = np.float64(logits_V[v]), v
-    return at
+    return argmax_noisy(logits_V, scale, noise_V) if noisy else argmax_of(logits_V)
 
 
 @njit(cache=True, nogil=True)
 def log_norm_of(scale: float, logits_V: np.ndarray) -> float:
     """logsumexp of scaled logits."""
-    top = -np.inf
-    for v in range(len(logits_V)):
-        if logits_V[v] > top:
-            top = np.float64(logits_V[v])
-    mass = 0.0
-    for v in range(len(logits_V)):
-        mass += math.exp((logits_V[v] - top) * scale)
-    return top * scale + math.log(mass)
+    top = np.float64(max_of(logits_V)) * scale
+    some, mass = np.empty(RUN), 0.0
+    for start in range(0, len(logits_V), RUN):
+        run = logits_V[start : start + RUN]
+        exps(run, scale, top, some)
+        mass += sum_of(some[: len(run)])
+    return top + math.log(mass)
 
 
 @njit(cache=True, nogil=True)
-def negentropy_of(scale: float, logits_V: np.ndarray, log_norm: float) -> float:
-    """Sum of p log p; a token of probability 0 adds nothing."""
-    total = 0.0
-    for v in range(len(logits_V)):
-        log_p = logits_V[v] * scale - log_norm
-        p = math.exp(log_p)
-        if p > 0.0:
-            total += p * log_p
-    return total
+def norm_and_negentropy(scale: float, logits_V: np.ndarray) -> tuple[float, float]:
+    """logsumexp of scaled logits, and the sum of p log p; probability 0 adds nothing to it."""
+    top = np.float64(max_of(logits_V)) * scale
+    some, below, mass, spread = np.empty(RUN), np.empty(RUN), 0.0, 0.0
+    for start in range(0, len(logits_V), RUN):
+        run = logits_V[start : start + RUN]
+        exps(run, scale, top, some)
+        differences(run, scale, top, below)
+        mass += sum_of(some[: len(run)])
+        spread += dot_of(some[: len(run)], below[: len(run)])
+    return top + math.log(mass), spread / mass - math.log(mass)
 
 
 @njit(cache=True, nogil=True)
@@ -204,9 +205,7 @@ def row_stats_twin(
             noise_V = noise_RV[noise_row_BN[b, node]] if noisy else noise_RV.ravel()
             choice_BN[b, node] = own_token(scale, logits_V, noise_V, noisy)
             if rule != GREEDY:
-                log_norm_BN[b, node] = log_norm_of(scale, logits_V)
-            if rule == TYPICAL:
-                negentropy_BN[b, node] = negentropy_of(scale, logits_V, log_norm_BN[b, node])
+                log_norm_BN[b, node], negentropy_BN[b, node] = norm_and_negentropy(scale, logits_V)
 
 
 def reference_row_stats(

@@ -21,7 +21,7 @@ from cuda_ext.arrays import (
 )
 from cuda_ext.block import widen
 from cuda_ext.match import clear_verdict
-from cuda_ext.rows import log_norm_of, negentropy_of, own_token
+from cuda_ext.rows import norm_and_negentropy, own_token
 
 
 @cuda.jit(device=True)
@@ -142,9 +142,8 @@ def typical_twin(
                     continue
                 if not has_children:
                     has_children = True
-                    log_norm = log_norm_of(scale, logits_V)
-                    entropy = -negentropy_of(scale, logits_V, log_norm)
-                    least = min(epsilon, alpha * math.exp(-entropy))
+                    log_norm, negentropy = norm_and_negentropy(scale, logits_V)
+                    least = min(epsilon, alpha * math.exp(negentropy))
                 log_p = logits_V[tokens_BN[b, child]] * scale - log_norm
                 if math.exp(log_p) > least:
                     accept_prob_BN[b, child] = 1.0

@@ -173,10 +173,7 @@ class Engine:
         scores = self._target.score(by_slot)
         clock.lap("score")
 
-        verdicts = [
-            self.verifier.verify(tree, scores[s.slot], s)
-            for s, tree in zip(sequences, trees, strict=True)
-        ]
+        verdicts = self.verifier.verify_batch(trees, [scores[s.slot] for s in sequences], sequences)
         clock.lap("verify")
 
         ends: list[FinishReason | None] = []

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from cuda_ext.accept import Settings
+from cuda_ext.arrays import GREEDY, MATCH
 from engine.drafters.base import Sequence
 from engine.errors import UserError
 from engine.judging import judge, settings_for
@@ -26,6 +27,8 @@ LOSSY_RULES = ("typical",)
 #: rules by the name a run spec uses
 RULES = ("match", *DRAWN_RULES, *LOSSY_RULES)
 Kernels = Literal["auto", "off"]
+#: vocabulary up to which the twin of rule 1 is quicker than NumPy
+MATCH_TWIN_UP_TO = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +60,21 @@ class Verifier:
     ) -> list[Verdict]:
         """A verdict on each tree of one pass."""
         settings = self.settings
-        # a cut sorts the vocabulary: NumPy does that for nodes on the path alone
-        if settings is None or (self.sampling.is_cut and not self.sampling.greedy):
+        if settings is None or not self._twin_pays(settings, scores[0].vocab_size):
             return [self.verify(*each) for each in zip(trees, scores, sequences, strict=True)]
         return [
             judge(settings, tree, seen.logits_NV, sampling=self.sampling, sequence=sequence)
             for tree, seen, sequence in zip(trees, scores, sequences, strict=True)
         ]
+
+    def _twin_pays(self, settings: Settings, vocab_size: int) -> bool:
+        """Whether compiled code is the quicker one on the host (docs/kernels.md has the times).
+
+        NumPy finds a maximum quicker, and sorts for top-k and top-p at nodes on the path alone.
+        """
+        if settings.rule == GREEDY or self.sampling.is_cut:
+            return False
+        return settings.rule != MATCH or vocab_size <= MATCH_TWIN_UP_TO
 
     def verify(self, tree: TokenTree, scores: Scores, sequence: Sequence) -> Verdict:
         """Which path survives and the token after it, in Python: the rules as they are written."""

@@ -31,6 +31,11 @@ class Sampling:
     def greedy(self) -> bool:
         return self.temperature == 0.0
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether top-k or top-p takes tokens away."""
+        return self.top_k > 0 or self.top_p < 1.0
+
 
 class Stream(IntEnum):
     """Independent streams of randomness at one position."""
