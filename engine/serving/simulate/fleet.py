@@ -83,10 +83,11 @@ class Fleet:
             "shortest-queue": lambda index, tokens: int(self._here.argmin()),
             "round-robin": lambda index, tokens: index % replicas,
         }[router]
-        self._rate = self._rates(num_slots)
+        #: tokens per nanosecond of a replica whose batch has 0, 1, 2, ... requests
+        self.rate_B = self._rates(num_slots)
 
     def _rates(self, num_slots: int) -> np.ndarray:
-        """Tokens per nanosecond of a batch of 0, 1, 2, ... requests, from a few simulated steps."""
+        """From a few simulated steps of each batch size."""
         rates = [0.0]
         steps = self._model.steps
         for batch in range(1, num_slots + 1):
@@ -106,8 +107,8 @@ class Fleet:
         batch = np.minimum(self._here + 1, self._num_slots)
         waiting = np.maximum(self._here + 1 - self._num_slots, 0)
         share = np.where(self._here > 0, self._owed / np.maximum(self._here, 1), 0.0)
-        before = waiting * share / self._rate[batch]
-        return int((before + tokens * batch / self._rate[batch]).argmin())
+        before = waiting * share / self.rate_B[batch]
+        return int((before + tokens * batch / self.rate_B[batch]).argmin())
 
     def serve(self, load: Load) -> Served:
         """Run the load to its end."""
@@ -185,7 +186,8 @@ class _Book:
 
     def step(self, replica: _Replica, now: int) -> tuple[int, int, int]:
         """One step; when it is over, tokens kept, requests ended."""
-        active = replica.slots[replica.slots >= 0]
+        taken_slots = np.flatnonzero(replica.slots >= 0)
+        active = replica.slots[taken_slots]
         kept_B = self._kept[active]
         taken = self._model.step(
             self._source[active],
@@ -198,7 +200,7 @@ class _Book:
         self._first[active[kept_B == 0]] = now
         over = self._kept[active] == self._load.tokens[active]
         self._ended[active[over]] = now
-        replica.slots[np.isin(replica.slots, active[over])] = -1
+        replica.slots[taken_slots[over]] = -1
         self._steps += 1
         self._request_steps += len(active)
         self._drafted += int(taken.choice.nodes_B.sum())

@@ -43,7 +43,8 @@ class StepModel(NamedTuple):
         budgets_B: np.ndarray | None = None,
     ) -> StepTaken:
         """Requests that walk along `source_B` and are at `position_B` of them, counted on."""
-        batch, context = len(source_B), float(context_B.mean())
+        batch = len(source_B)
+        context = float(context_B.sum()) / batch
         at_B = self.steps.at(source_B, position_B)
         choice = self.shape.choose(at_B, context=context, budgets_B=budgets_B)
         nodes = int(choice.nodes_B.sum())

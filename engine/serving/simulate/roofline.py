@@ -69,38 +69,45 @@ class Roofline:
     def __init__(
         self, target: ModelShape, draft: ModelShape, *, device: Device = H100, gpus: int = 1
     ) -> None:
-        self._target, self._draft, self._device, self.gpus = target, draft, device, gpus
+        self._device, self.gpus = device, gpus
+        self._target, self._draft = _Pass(target, device, gpus), _Pass(draft, device, 1)
         over = f" over {gpus}" if gpus > 1 else ""
         self.said = f"{DERIVED}: {target.name} with {draft.name} on {device.name}{over}, roofline"
 
     def score_ms(self, rows_N: np.ndarray, batch: int, context: float) -> np.ndarray:
-        return self._pass_ms(self._target, self.gpus, rows_N, batch, context)
+        return self._target.ms(np.asarray(rows_N, float), batch, context)
 
     def draft_ms(self, rows: Sequence[int], batch: int, context: float) -> float:
         if not rows:
             return 0.0
-        return float(self._pass_ms(self._draft, 1, np.asarray(rows), batch, context).sum())
+        return float(self._draft.ms(np.asarray(rows, float), batch, context).sum())
 
     def rest_ms(self, batch: int, nodes: float) -> float:
         return self._device.host_ms + self._device.request_ms * batch
 
     def prefill_ms(self, tokens: int) -> float:
-        rows = np.array([max(tokens, 1)])
-        both = self.score_ms(rows, 1, tokens) + self._pass_ms(self._draft, 1, rows, 1, tokens)
+        rows = np.array([max(tokens, 1)], float)
+        both = self._target.ms(rows, 1, tokens) + self._draft.ms(rows, 1, tokens)
         return float(both[0])
 
-    def _pass_ms(
-        self, model: ModelShape, gpus: int, rows_N: np.ndarray, batch: int, context: float
-    ) -> np.ndarray:
-        device, rows = self._device, np.asarray(rows_N, float)
-        moved = (model.weights * _BYTES + batch * context * model.cache_bytes) / gpus
-        attention = 4 * model.layers * model.hidden * context
-        done = rows * (2 * model.weights + attention) / gpus
-        memory_ms = 1e3 * moved / (device.bandwidth * device.bandwidth_share)
-        compute_ms = 1e3 * done / (device.flops * device.flops_share)
-        passed_ms = 0.0 * rows
+
+class _Pass:
+    """One model's passes over `gpus`, reduced to a few sums."""
+
+    def __init__(self, model: ModelShape, device: Device, gpus: int) -> None:
+        bandwidth = device.bandwidth * device.bandwidth_share * gpus * 1e-3  # bytes per ms
+        flops = device.flops * device.flops_share * gpus * 1e-3
+        self._weights_ms = model.weights * _BYTES / bandwidth
+        self._cached_ms = model.cache_bytes / bandwidth  # a token of a request's context
+        self._row_ms = 2 * model.weights / flops
+        self._attended_ms = 4 * model.layers * model.hidden / flops  # a row and token of context
+        self._once_ms, self._sent_ms = device.launch_ms, 0.0
         if gpus > 1:  # two all-reduces a layer, in a ring
-            sent = rows * model.hidden * _BYTES * 2 * (gpus - 1) / gpus
-            once = device.all_reduce_ms + 1e3 * sent / (device.link * device.link_share)
-            passed_ms = 2 * model.layers * once
-        return np.maximum(memory_ms, compute_ms) + passed_ms + device.launch_ms
+            sent = 2 * (gpus - 1) / gpus * model.hidden * _BYTES
+            self._once_ms += 2 * model.layers * device.all_reduce_ms
+            self._sent_ms = 2 * model.layers * sent / (device.link * device.link_share * 1e-3)
+
+    def ms(self, rows_N: np.ndarray, batch: int, context: float) -> np.ndarray:
+        memory = self._weights_ms + self._cached_ms * batch * context
+        compute_N = rows_N * (self._row_ms + self._attended_ms * context)
+        return np.maximum(memory, compute_N) + rows_N * self._sent_ms + self._once_ms
