@@ -7,6 +7,7 @@ drafter of set acceptance, whose drafting costs nothing: the target's side of th
 
     PYTHONPATH=. python benchmarks/gpu.py --name h100      # a GPU, about eight minutes
     PYTHONPATH=. python benchmarks/gpu.py --device cpu --small      # the same code in seconds
+    PYTHONPATH=. python benchmarks/gpu.py --device cpu --embedded   # the embedded pair on a CPU
 
 Writes data/hardware/NAME.json (a dry run: a file in a temporary folder), prints tables in Markdown.
 Sections that fail say why and the others go on. The last line is JSON.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,27 +30,29 @@ from typing import Any, NamedTuple
 import torch
 from gpu_measure import (
     Arm,
+    PlainDrafter,
     bandwidth,
     decode,
     engine_of,
+    executions_of,
     forward_in,
     pass_times,
     row_of,
 )
-from gpu_models import SetAcceptance, counting, shape_of
+from gpu_models import SIZES, SetAcceptance, counting, shape_of
 
 from engine.errors import DecodeError, UserError
 from engine.hardware import HardwareProfile, Passes, Shape, from_json
-from engine.models import DTYPES, LoadedModel, first_line, resolve_device
+from engine.models import DTYPES, LoadedModel, first_line, load_model, resolve_device
 from engine.requests import Request
 from engine.runner import TreeRunner
-from workbench.environment import gpu
+from workbench.environment import cpu_name, gpu
+from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
 
 HERE = Path(__file__).resolve().parent
 PROFILES = HERE.parent / "data" / "hardware"
 #: how often the true token is a drafter's first, second, ... choice
 GOOD, FAIR = (0.75, 0.1, 0.04, 0.02, 0.01), (0.5, 0.15, 0.07, 0.04, 0.03)
-EXECUTIONS = ("eager", "graph")
 DEPTH = 12
 
 
@@ -74,6 +78,17 @@ FULL = Extent(
 SMALL = Extent(
     "small", "smaller", "float32", (1, 4, 16), (16, 64), (1, 3), 2, 24, 1, 1 << 22
 )  # fmt: skip
+#: the embedded pair, for a profile of a CPU
+EMBEDDED = Extent(
+    EMBEDDED_TARGET, EMBEDDED_DRAFT, "float32", (1, 2, 4, 8, 16, 32), (32, 256), (1, 4, 8), 8, 48,
+    2, 1 << 28,
+)  # fmt: skip
+#: what a profile says of how it was made
+HOW = {
+    FULL: "benchmarks/gpu.py, random weights",
+    EMBEDDED: "benchmarks/gpu.py --embedded",
+    SMALL: "benchmarks/gpu.py --small, a dry run that measures nothing",
+}
 
 
 def main() -> int:
@@ -84,23 +99,27 @@ def main() -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    if device == "cpu" and not arguments.small:
-        print("Error: the full sizes need a GPU; on a CPU add --small.", file=sys.stderr)
+    extent = SMALL if arguments.small else EMBEDDED if arguments.embedded else FULL
+    if device == "cpu" and extent is FULL:
+        print(
+            "Error: the full sizes need a GPU; on a CPU add --small or --embedded.",
+            file=sys.stderr,
+        )
         return 2
-    sections, extent = Sections(device), SMALL if arguments.small else FULL
+    sections = Sections(device)
     copied = sections.run("bandwidth", bandwidth, device, extent.copied)
-    kernels = None if arguments.small else sections.run("kernels", kernel_times)
+    kernels = sections.run("kernels", kernel_times) if extent is FULL else None
     shapes: dict[str, Shape] = {}
     passes: list[Passes] = []
     speedups: list[dict[str, Any]] = []
     for role in ("draft", "target"):
         measure_model(role, extent, sections, shapes=shapes, passes=passes, speedups=speedups)
-    facts = gpu(device) or {"name": "CPU", "driver": ""}
+    facts = gpu(device) or {"name": cpu_name(), "driver": ""}
     profile = HardwareProfile(
-        name=arguments.name or ("dry-run" if arguments.small else short(facts["name"])),
+        name=arguments.name or default_name(arguments, facts["name"]),
         device=facts["name"], driver=str(facts["driver"]), torch=torch.__version__,
         dtype=extent.dtype, models=shapes, passes=tuple(passes), measured=not arguments.small,
-        how="benchmarks/gpu.py --small, a dry run" if arguments.small else "benchmarks/gpu.py",
+        how=HOW[extent],
         bandwidth=copied,
         findings={"kernels": kernels, "speedups": speedups, "failed": sections.failed},
     )  # fmt: skip
@@ -155,7 +174,7 @@ def measure_model(
         return
     shapes[role] = shape_of(loaded)
     for batch in extent.batches:
-        for execution in EXECUTIONS:
+        for execution in executions_of(loaded, batch):
             name = f"{role} passes, {execution}, {batch} requests"
             found = sections.run(name, passes_of, role, loaded, execution, batch, extent)
             passes += [found] if found else []
@@ -166,8 +185,10 @@ def measure_model(
 
 
 def model_of(role: str, extent: Extent, device: str) -> LoadedModel:
-    """A random model of the role's size."""
+    """A random model of the role's size, or the embedded one."""
     size = extent.target if role == "target" else extent.draft
+    if size not in SIZES:
+        return load_model(size, dtype=extent.dtype, device=device)
     return counting(size, dtype=extent.dtype, device=device, context=8192)
 
 
@@ -199,18 +220,10 @@ def passes_of(role: str, loaded: LoadedModel, execution: str, batch: int, extent
 
 def speedup_rows(loaded: LoadedModel, batch: int, extent: Extent) -> list[dict[str, Any]]:
     """Plain and speculative decoding with set acceptance, in turns."""
-    prompt, requests, script = extent.contexts[0], [], {}
-    for index in range(batch):
-        first = 1000 * index % loaded.vocab_size
-        whole = [(first + n) % loaded.vocab_size for n in range(prompt + extent.tokens + DEPTH)]
-        script[index] = whole
-        requests.append(Request(index, "", tuple(whole[:prompt]), extent.tokens))
+    requests, script = scripted(loaded, batch, extent)
     arms = []
-    for execution in EXECUTIONS:
-        runner = TreeRunner(
-            loaded, num_slots=batch, capacity=prompt + extent.tokens + 1,
-            max_tree=max(extent.nodes), forward=forward_in(execution, loaded, batch),
-        )  # fmt: skip
+    for execution in executions_of(loaded, batch):
+        runner = runner_of(loaded, execution, batch, extent)
         for acceptance in (GOOD, FAIR):
             for nodes in [n - 1 for n in extent.nodes]:
                 if nodes == 0 and acceptance is not GOOD:
@@ -230,6 +243,36 @@ def speedup_rows(loaded: LoadedModel, batch: int, extent: Extent) -> list[dict[s
     return [row_of(arm, plain[arm.execution], batch=batch) for arm in arms]
 
 
+def scripted(
+    loaded: LoadedModel, batch: int, extent: Extent
+) -> tuple[list[Request], dict[int, list[int]]]:
+    """Requests, and the whole sequences that greedy decoding makes of them."""
+    prompt, longer = extent.contexts[0], extent.tokens + DEPTH
+    script = {}
+    for index in range(batch):
+        first = 1000 * index % loaded.vocab_size
+        script[index] = [(first + n) % loaded.vocab_size for n in range(prompt + longer)]
+    if loaded.path:  # no counting model: what it says is found out by plain decoding
+        engine = engine_of(runner_of(loaded, "eager", batch, extent), PlainDrafter(), nodes=0)
+        for index, whole in script.items():
+            engine.add(Request(index, "", tuple(whole[:prompt]), longer))
+        while engine.busy:
+            for record in engine.step().finished:
+                script[record.request] = [*record.prompt_ids, *record.token_ids]
+    requests = [
+        Request(index, "", tuple(whole[:prompt]), extent.tokens) for index, whole in script.items()
+    ]
+    return requests, script
+
+
+def runner_of(loaded: LoadedModel, execution: str, batch: int, extent: Extent) -> TreeRunner:
+    """A runner with room for the requests of `scripted` and the largest tree."""
+    return TreeRunner(
+        loaded, num_slots=batch, capacity=extent.contexts[0] + extent.tokens + DEPTH + 1,
+        max_tree=max(extent.nodes), forward=forward_in(execution, loaded, batch),
+    )  # fmt: skip
+
+
 def write(profile: HardwareProfile, arguments: argparse.Namespace) -> Path:
     """The profile as a file that reads back."""
     folder = arguments.out or (Path(tempfile.mkdtemp()) if arguments.small else PROFILES)
@@ -247,11 +290,10 @@ def print_tables(profile: HardwareProfile) -> None:
     itemsize = torch.empty(0, dtype=DTYPES[profile.dtype]).element_size()
     for role, shape in profile.models.items():
         if profile.bandwidth:
-            read = shape.parameters - shape.vocabulary * shape.hidden  # embeddings: a row a token
-            floor = read * itemsize / profile.bandwidth * 1e3
+            floor = shape.read * itemsize / profile.bandwidth * 1e3
             print(
                 f"{role}: {shape.parameters / 1e9:.2f}B parameters, of which a pass reads"
-                f" {read * itemsize / 1e9:.2f} GB; at the {profile.bandwidth / 1e9:.0f} GB/s of a"
+                f" {shape.read * itemsize / 1e9:.2f} GB; at the {profile.bandwidth / 1e9:.0f} GB/s of a"
                 f" copy that takes {floor:.2f} ms.\n"
             )
     nodes = profile.passes[0].cost.nodes_S if profile.passes else ()
@@ -281,9 +323,16 @@ def markdown_row(cells: list[Any]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+def default_name(arguments: argparse.Namespace, device: str) -> str:
+    """Of the profile."""
+    if arguments.small:
+        return "dry-run"
+    return "cpu-embedded" if arguments.embedded else short(device)
+
+
 def short(name: str) -> str:
     """A device's name as a file's: NVIDIA H100 80GB HBM3 -> h100-80gb-hbm3."""
-    return "-".join(name.lower().removeprefix("nvidia").split())
+    return "-".join(re.findall(r"[a-z0-9.]+", name.lower().removeprefix("nvidia")))
 
 
 def say(text: str) -> None:
@@ -295,6 +344,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="auto", help="cuda, cuda:N, cpu or auto")
     parser.add_argument("--small", action="store_true", help="a tiny model, to see that it works")
+    parser.add_argument("--embedded", action="store_true", help="the embedded pair in float32")
     parser.add_argument("--name", help="of the profile (default: the device's)")
     parser.add_argument("--out", type=Path, help="folder of the profile (default data/hardware)")
     return parser.parse_args()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.compiled import at_hand, forward_for
 from engine.costs import PassCost
 from engine.decode import Engine
-from engine.drafters.base import Drafter
+from engine.drafters.base import Drafter, Sequence
+from engine.drafters.lookup import Branches, LookupDrafter
 from engine.forward import Forward
 from engine.graphs import Rerun, graph_forward
 from engine.models import LoadedModel
@@ -36,9 +38,25 @@ def forward_in(execution: str, loaded: LoadedModel, batch: int) -> Forward | Non
     """A forward for this way of execution; a stand-in replaces graphs on a CPU, for dry runs."""
     if execution == "eager":
         return None
+    if execution == "compiled":
+        return forward_for(loaded, batch, lambda phase, message, fraction: None)
     if loaded.device == "cpu":
         return tried(loaded, Rerun(), num_slots=batch)
     return graph_forward(loaded, num_slots=batch)
+
+
+def executions_of(loaded: LoadedModel, batch: int) -> tuple[str, ...]:
+    """Ways of execution that are compared: a model on disk and a CPU have no use for graphs."""
+    if loaded.device == "cpu" and loaded.path:
+        return ("eager", "compiled") if at_hand(loaded, batch) else ("eager",)
+    return ("eager", "graph")
+
+
+class PlainDrafter(LookupDrafter):
+    """Drafts nothing."""
+
+    def branches(self, sequence: Sequence) -> Branches:
+        return Branches(sequence.tokens[-1])
 
 
 def bandwidth(device: str, num_bytes: int) -> float:
@@ -56,7 +74,7 @@ def bandwidth(device: str, num_bytes: int) -> float:
 
 
 def pass_times(
-    runner: TreeRunner, *, nodes: Sequence[int], contexts: Sequence[int], rounds: int
+    runner: TreeRunner, *, nodes: Many[int], contexts: Many[int], rounds: int
 ) -> PassCost:
     """Milliseconds of passes over so many nodes of every slot, until the device is done.
 

@@ -67,6 +67,9 @@ def shape_of(loaded: LoadedModel) -> Shape:
     """What the passes of a model cost by."""
     config = loaded.model.config.get_text_config(decoder=True)
     heads = int(config.num_attention_heads)
+    parameters = sum(weight.numel() for weight in loaded.model.parameters())
+    embedding = loaded.model.get_input_embeddings().weight
+    tied = embedding is loaded.model.get_output_embeddings().weight
     return Shape(
         layers=int(config.num_hidden_layers),
         hidden=int(config.hidden_size),
@@ -74,7 +77,8 @@ def shape_of(loaded: LoadedModel) -> Shape:
         kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
         intermediate=int(config.intermediate_size),
         vocabulary=loaded.vocab_size,
-        parameters=sum(weight.numel() for weight in loaded.model.parameters()),
+        parameters=parameters,
+        read=parameters if tied else parameters - embedding.numel(),
     )
 
 

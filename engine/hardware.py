@@ -32,6 +32,7 @@ class Shape:
     intermediate: int
     vocabulary: int
     parameters: int
+    read: int  # of them in every pass: not an embedding whose rows are only looked up
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ def profile() -> HardwareProfile:
     cost = PassCost((1, 8), (64, 512), ((1.0, 1.5), (1.2, 2.0)))
     return HardwareProfile(
         name="some-gpu", device="Some GPU", driver="1.2", torch="2.11", dtype="bfloat16",
-        models={"target": Shape(32, 4096, 32, 8, 14336, 128256, 8_030_000_000)},
+        models={"target": Shape(32, 4096, 32, 8, 14336, 128256, 8_030_000_000, 7_500_000_000)},
         passes=(
             Passes("target", "graph", 4, cost), Passes("target", "graph", 1, cost),
             Passes("target", "eager", 1, cost),
