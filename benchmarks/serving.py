@@ -122,7 +122,7 @@ class Bench:
         """Costs of passes at this batch, measured now."""
         measured = measure_pair(
             self.pair, execution=self.arguments.execution,
-            extent=Extent(nodes=16, batch=slots, rounds=self.arguments.profile_rounds),
+            extent=self.arguments.extent._replace(batch=slots),
             on_progress=lambda phase, message, share: None, should_stop=lambda: False,
         )  # fmt: skip
         return lambda mode: Known(Profile(measured.costs), f"measured at batch {slots}")
@@ -351,14 +351,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--draft", default=EMBEDDED_DRAFT)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--execution", default="auto", help="auto, eager or compiled")
-    parser.add_argument("--profile-rounds", type=int, help="of the profile (default 12)")
     arguments = parser.parse_args()
     quick = arguments.quick
     arguments.levels = arguments.levels or ([1, 4] if quick else list(LEVELS))
     arguments.fixed = arguments.fixed or ([2, 4] if quick else list(FIXED))
     arguments.rounds = arguments.rounds or (2 if quick else 8)
     arguments.max_new_tokens = arguments.max_new_tokens or (8 if quick else 48)
-    arguments.profile_rounds = arguments.profile_rounds or (2 if quick else 12)
+    few, usual = Extent(nodes=4, contexts=2, rounds=2), Extent(nodes=16, rounds=12)
+    arguments.extent = few if quick else usual
     return arguments
 
 

@@ -14,6 +14,7 @@ from workbench.report.again import run_command
 from workbench.report.charts import run_charts, tokens_per_step_chart
 from workbench.report.content import Column, Report, Table
 from workbench.report.estimates import waterfall_chart
+from workbench.report.load_part import add_load
 from workbench.report.samples import sample_text, sample_trees
 from workbench.store.reader import RunInfo, RunReader, open_run
 
@@ -55,7 +56,9 @@ def _report(infos: list[RunInfo], readers: list[RunReader], runs: Path | None) -
         *waterfall_chart(summaries, plain_steps),
         *run_charts(summaries, frames.load_frames(arms, runs)),
     ]
-    reader = next(reader for reader in readers if reader.info.run_id == first.run_id)
+    by_id = {reader.info.run_id: reader for reader in readers}
+    add_load(report, list(by_id.values()), arms)
+    reader = by_id[first.run_id]
     report.sample = sample_text(reader, arms[first.run_id])
     report.trees = sample_trees(reader, arms[first.run_id])
     return report

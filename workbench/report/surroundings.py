@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench.comparing import wording
 from workbench.comparing.result import Comparison
+from workbench.loading.spec import LoadSpec
 from workbench.spec import RunSpec
 
 Facts = list[tuple[str, str]]
@@ -101,6 +102,16 @@ def sampling(spec: Any) -> str:
     return ", ".join([*parts, f"seed {spec.seed}"])
 
 
+def _load(spec: LoadSpec) -> str:
+    """How requests came and were served."""
+    came = f"{spec.arrivals} arrivals"
+    if spec.arrivals == "closed":
+        came += f" of {spec.clients} clients"
+    elif spec.trace is None:
+        came += f", {spec.rate:g} requests per second"
+    return f"{came}; {spec.slots} slots, {spec.policy}, budgets {spec.budgets}"
+
+
 def run_protocol(spec: RunSpec) -> Facts:
     """How one run decoded."""
     options = ", ".join(f"{name}={value}" for name, value in spec.options.items())
@@ -113,6 +124,7 @@ def run_protocol(spec: RunSpec) -> Facts:
         "verification": (spec.verify if spec.temperature else "")
         + (", lossy" if spec.lossy else ""),
         "cache": "" if spec.cache else "off: every pass recomputes the prefix",
+        "load": _load(spec) if isinstance(spec, LoadSpec) else "",
         "batch": str(spec.batch) if spec.batch > 1 else "",
         "repeats": str(spec.repeats) if spec.repeats > 1 else "",
     }
