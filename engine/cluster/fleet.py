@@ -60,18 +60,16 @@ class Fleet:
         options: FleetOptions | None = None,
         *,
         start: Start = LocalLink,
-        clock: Callable[[], int] | None = None,
     ) -> None:
-        """`start` makes a replica; `clock` gives nanoseconds since the start."""
+        """`start` makes a replica."""
         self._spec, self._start = spec, start
         self._options = options or FleetOptions()
-        origin = perf_counter_ns()
-        self._clock = clock or (lambda: perf_counter_ns() - origin)
+        self._origin_ns = perf_counter_ns()
         self._router = Router(policy=self._options.router, limits=self._options.limits)
         self._members: dict[int, Member] = {}
         self._restarts_left = self._options.restarts
         self._next_number = 0
-        self._draining = False
+        self._draining = self._served = False
         self._why_last = ""
         try:
             for _ in range(self._options.replicas):
@@ -109,8 +107,8 @@ class Fleet:
         return bool(self._router.unfinished) or self._router.changed
 
     def now(self) -> int:
-        """Nanoseconds on the fleet's clock."""
-        return self._clock()
+        """Nanoseconds on the fleet's clock, which starts at 0 when all replicas are ready."""
+        return perf_counter_ns() - self._origin_ns
 
     # -- replicas -------------------------------------------------------------------------------
 
@@ -118,7 +116,7 @@ class Fleet:
         """Start one more; it takes requests once it is ready. Returns its number."""
         number = self._next_number
         self._next_number += 1
-        self._members[number] = Member(number, self._start(self._spec), self._clock())
+        self._members[number] = Member(number, self._start(self._spec), self.now())
         return number
 
     def drain_replica(self, number: int) -> None:
@@ -162,7 +160,15 @@ class Fleet:
         if not self._members:
             self._end_links()
             raise DecodeError(f"No replica could be started: {self._why_last}.")
+        if not self._served:
+            self._start_clock()
         return True
+
+    def _start_clock(self) -> None:
+        by = self.now()
+        self._origin_ns += by
+        for member in self._members.values():
+            member.shift(-by)
 
     def _progress(self) -> tuple[str, float | None]:
         members = list(self._members.values())
@@ -186,7 +192,8 @@ class Fleet:
             )
         if self._draining:
             raise QueueFullError("No more requests are taken here: the server is about to stop.")
-        row = self._router.submit(order, self._clock())
+        self._served = True
+        row = self._router.submit(order, self.now())
         if row.reason == REFUSED:
             raise QueueFullError(row.message)
         return row
@@ -195,7 +202,7 @@ class Fleet:
         """End a request where it is; False where it is neither waiting nor under way."""
         if not self._router.holds(index):
             return False
-        number = self._router.cancel(index, self._clock())
+        number = self._router.cancel(index, self.now())
         if number is not None:
             self._members[number].cancels.append(index)
         return True
@@ -213,7 +220,7 @@ class Fleet:
         """
         self._exchange()
         self._look_after()
-        now = self._clock()
+        now = self.now()
         self._router.expire(now)
         for number, orders in self._router.assign(now).items():
             self._members[number].orders.extend(orders)
@@ -253,7 +260,7 @@ class Fleet:
         self._post()
 
     def _take(self, member: Member, report: Report) -> None:
-        was_ready, now = member.ready, self._clock()
+        was_ready, now = member.ready, self.now()
         received = now - (perf_counter_ns() - report.received_ns)
         changes = member.take(report, received)
         if member.ready and not was_ready:
@@ -263,7 +270,7 @@ class Fleet:
         self._router.told(member.number, changes, now)
 
     def _post(self) -> None:
-        now = self._clock()
+        now = self.now()
         for member in self._members.values():
             if member.posted_ns is not None or member.failed:
                 continue
@@ -274,7 +281,7 @@ class Fleet:
 
     def _look_after(self) -> None:
         """Replicas that failed or hang are lost; drained ones that are empty leave."""
-        now = self._clock()
+        now = self.now()
         for member in list(self._members.values()):
             if member.failed:
                 self._lose(member, member.report.message.rstrip("."))
@@ -297,7 +304,7 @@ class Fleet:
         )  # fmt: skip
         del self._members[member.number]
         member.link.kill()
-        self._router.lost(member.number, why, self._clock())
+        self._router.lost(member.number, why, self.now())
         hopeless = member.failed and member.report.wrong_input
         if self._restarts_left and not member.draining and not hopeless:
             self._restarts_left -= 1
@@ -307,9 +314,9 @@ class Fleet:
         """End every replica; those that do not end by themselves are killed."""
         links = [member.link for member in self._members.values()]
         for member in list(self._members.values()):
-            self._router.lost(member.number, "the fleet was closed", self._clock())
+            self._router.lost(member.number, "the fleet was closed", self.now())
         self._members = {}
-        self._router.give_up("The fleet was closed before its turn came.", self._clock())
+        self._router.give_up("The fleet was closed before its turn came.", self.now())
         until = time.monotonic() + _CLOSE_S
         for link in links:
             link.hang_up()

@@ -6,6 +6,7 @@ Times in a mail and in a report are on the replica's own clock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from engine.serving.scheduler import Changes
@@ -42,7 +43,7 @@ class Report(NamedTuple):
     wrong_input: bool = False  # it failed over what it was given: another start would fail too
     now_ns: int = 0
     slots: int = 0  # requests that it decodes together, of all its pairs
-    mode: str = ""  # eager, compiled, ...
+    facts: Mapping[str, Any] = {}
     at_work_ns: int = 0  # time since its present step began, 0 while it waits
     changes: Changes = Changes([], [], [], [])
     #: when the mail was sent and the report came, on this machine's `perf_counter_ns`; the link's

@@ -71,6 +71,14 @@ class Member:
             ticks=[_tick(tick, by, self.number) for tick in told.ticks],
         )
 
+    def shift(self, by: int) -> None:
+        """The fleet's clock shows `by` more from now on."""
+        self.started_ns += by
+        self.heard_ns += by
+        self._offset_ns += by
+        if self.posted_ns is not None:
+            self.posted_ns += by
+
     def overdue(self, now_ns: int, patience: Patience) -> str:
         """Why it counts as lost, as the end of a sentence; empty where it does not."""
         if self.report.phase == LOADING:

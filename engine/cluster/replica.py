@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from time import perf_counter_ns
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class Served(NamedTuple):
 
     scheduler: Scheduler
     slots: int  # requests that are decoded together, of all pairs
-    mode: str = ""  # eager, compiled, ...
+    facts: Mapping[str, Any] = {}
 
 
 class Replica:
@@ -93,7 +93,7 @@ class Replica:
             lambda message, fraction: self._stand(Report(LOADING, message, fraction)),
         )
         self._scheduler = served.scheduler
-        self._stand(Report(READY, slots=served.slots, mode=served.mode))
+        self._stand(Report(READY, slots=served.slots, facts=served.facts))
         return served.scheduler
 
     def _serve(self, scheduler: Scheduler) -> None:

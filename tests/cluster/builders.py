@@ -62,7 +62,7 @@ def build(arguments: dict[str, Any], on_progress: Telling) -> Served:
     decoder = Slowed(
         engine(), pause_s=arguments.get("pause_s", 0.0), poison=arguments.get("poison")
     )
-    return Served(Scheduler({"": decoder}, max_waiting=10**6), slots=SLOTS, mode="eager")
+    return Served(Scheduler({"": decoder}, max_waiting=10**6), slots=SLOTS, facts={"mode": "eager"})
 
 
 def orders(count: int, *, at: int = 0, max_new_tokens: int = 20) -> list[Order]:

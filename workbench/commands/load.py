@@ -194,6 +194,40 @@ def load(
         int,
         typer.Option(help="So many may wait; more are refused.", rich_help_panel=SERVING),
     ] = 256,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            help="Engines that share the requests, each with its slots.",
+            min=1,
+            rich_help_panel=SERVING,
+        ),
+    ] = 1,
+    router: Annotated[
+        str,
+        typer.Option(
+            help="Who gets a request: predicted, shortest-queue or round-robin.",
+            rich_help_panel=SERVING,
+        ),
+    ] = "predicted",
+    cluster: Annotated[
+        str,
+        typer.Option(help="Replicas here (local) or as Ray actors (ray).", rich_help_panel=SERVING),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of a Ray that runs. [default: one is started here]",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
+    restarts: Annotated[
+        int,
+        typer.Option(
+            help="Replicas that may be started in place of lost ones.",
+            min=0,
+            rich_help_panel=SERVING,
+        ),
+    ] = 0,
     slo: Annotated[
         str,
         typer.Option(
@@ -263,6 +297,8 @@ def load(
 
         draftree load --pair big=pycode-target,pycode-draft --pair small=pycode-draft --rate 2
 
+        draftree load --replicas 4 --cluster ray --rate 4
+
     A trace is JSONL or CSV: arrival (seconds), then as wanted prompt, question or prompt_tokens,
     max_new_tokens, client, pair, deadline, timeout, cancel.
     """
@@ -286,7 +322,9 @@ def load(
         "cancel_after_s": cancel_after, "deadline_s": deadline, "timeout_s": timeout,
         "stop": stop or [], "method": method, "options": parse_assignments(option or []),
         "slots": slots, "policy": policy, "budgets": budgets, "max_waiting": max_waiting,
-        "slo": _slo(slo), **models(target, draft, method=method), "pairs": _pairs(pair or []),
+        "replicas": replicas, "router": router, "cluster": cluster, "ray_address": ray_address,
+        "restarts": restarts, "slo": _slo(slo), **models(target, draft, method=method),
+        "pairs": _pairs(pair or []),
         "dtype": dtype, "device": device, "temperature": temperature, "top_k": top_k,
         "top_p": top_p, "seed": seed, "verify": verify, "children": children,
         "execution": execution, "ignore_eos": ignore_eos, "chat_template": chat_template,

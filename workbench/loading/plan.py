@@ -63,7 +63,9 @@ def prepare(spec: LoadSpec, *, on_progress: OnProgress, runs: Path | None = None
     for name, one in settings:
         label = f"Loading models of {name}" if name else "Loading models"
         on_progress("load", label, None)
-        loaded.append(models.load_pair(one, on_progress=lambda m, f: on_progress("load", m, f)))
+        # replicas have the device; this process wants their tokenizer and their limits
+        here = one.model_copy(update={"device": "cpu"}) if spec.replicated else one
+        loaded.append(models.load_pair(here, on_progress=lambda m, f: on_progress("load", m, f)))
     _check_vocabularies(settings, loaded)
     context = min(pair.target.context_length for pair in loaded)
     prompts = Prompts(spec, questions, loaded[0].target.tokenizer)

@@ -7,7 +7,7 @@ step's tree, and beside it how the requests were served.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,11 @@ from workbench.store.schema import RunStatus
 from workbench.store.writer import Recorder
 
 if TYPE_CHECKING:
+    from engine.cluster.fleet import Fleet
     from engine.decode import Engine
     from engine.serving.scheduler import Changes, Scheduler
     from workbench.events import Event
+    from workbench.loading.replicas import EngineFacts
 
 #: longest sleep while nothing is due: a stop is heeded within it
 _NAP_S = 0.01
@@ -46,7 +48,7 @@ def execute(
     should_stop: Callable[[], bool],
     *,
     runs: Path | None = None,
-    on_scheduler: Callable[[Scheduler], None] = lambda scheduler: None,
+    on_scheduler: Callable[[Scheduler | Fleet], None] = lambda scheduler: None,
 ) -> LoadFinished:
     """Serve the load that `spec` describes, keep it, and say how it went.
 
@@ -84,7 +86,7 @@ class _LoadJob:
     ) -> None:
         self._spec, self._herald, self._should_stop = spec, herald, should_stop
         self._folder = folder
-        self.on_scheduler: Callable[[Scheduler], None] = lambda scheduler: None
+        self.on_scheduler: Callable[[Scheduler | Fleet], None] = lambda scheduler: None
         self._requests: dict[int, Request] = {}  # submitted, and not yet begun
         self._num_passes = self._num_completed = self._num_lost = 0
         self._lost = ""  # why the first one was lost
@@ -99,6 +101,8 @@ class _LoadJob:
             texts=step_texts(first.models, readers=1),
             folder=self._folder,
         )
+        if self._spec.replicated:
+            return self._finish(*self._serve_replicas(plan))
         try:
             engines = {
                 one.name: engine_for(
@@ -133,6 +137,26 @@ class _LoadJob:
         scheduler = Scheduler(
             engines, policy=spec.policy, budgets=spec.budgets, max_waiting=spec.max_waiting
         )
+        return self._work(plan, scheduler)
+
+    def _serve_replicas(self, plan: Plan) -> tuple[RunStatus, str]:
+        from workbench.loading.replicas import started
+
+        try:
+            with started(
+                plan, on_progress=self._progress, should_stop=self._should_stop
+            ) as replicated:
+                if replicated is None:
+                    raise _StoppedError
+                self._begin(plan, replicated.engines, replicated.plain_step_ns)
+                return self._work(plan, replicated.fleet)
+        except (UserError, _StoppedError):
+            self._recorder.discard()
+            raise
+        except DecodeError as error:
+            return RunStatus.FAILED, str(error)
+
+    def _work(self, plan: Plan, scheduler: Scheduler | Fleet) -> tuple[RunStatus, str]:
         self.on_scheduler(scheduler)
         try:
             return self._loop(plan, scheduler)
@@ -143,7 +167,9 @@ class _LoadJob:
             self._recorder.finish(RunStatus.FAILED, f"{type(error).__name__}: {error}")
             raise
 
-    def _begin(self, plan: Plan, engines: dict[str, Engine], plain_step_ns: int) -> None:
+    def _begin(
+        self, plan: Plan, engines: Mapping[str, Engine | EngineFacts], plain_step_ns: int
+    ) -> None:
         modes = sorted({engine.mode for engine in engines.values()})
         mode = "+".join(modes)
         first = plan.pairs[0]
@@ -165,7 +191,7 @@ class _LoadJob:
             )
         )
 
-    def _loop(self, plan: Plan, scheduler: Scheduler) -> tuple[RunStatus, str]:
+    def _loop(self, plan: Plan, scheduler: Scheduler | Fleet) -> tuple[RunStatus, str]:
         """Requests as they come, a step, and again; until nothing is left or it is stopped."""
         source = plan.source
         while not (self._should_stop() or self._recorder.error):
@@ -183,7 +209,7 @@ class _LoadJob:
         self._take(scheduler.close(), plan)
         return RunStatus.CANCELLED, ""
 
-    def _submit(self, scheduler: Scheduler, plan: Plan, wanted: Wanted) -> None:
+    def _submit(self, scheduler: Scheduler | Fleet, plan: Plan, wanted: Wanted) -> None:
         request = plan.prompts.request(wanted)
         self._requests[wanted.index] = request
         order = Order(
@@ -201,12 +227,16 @@ class _LoadJob:
         """Keep and tell what happened since the last step."""
         for row in changes.arrivals:
             self._begun(row)
-        steps = iter(changes.steps)
+        # a fleet tells steps when their request has ended, and has numbered them
+        steps = iter([] if self._spec.replicated else changes.steps)
         for tick in changes.ticks:
             for _, record in zip(tick.shares, steps, strict=False):
                 self._keep(record, tick.row.end_ns)
             self._num_passes += 1
             self._herald.tell(tick)
+        if self._spec.replicated:
+            for record in changes.steps:
+                self._recorder.append(record)
         for done in changes.finished:
             self._recorder.request_done(done)
         self._recorder.ticks(changes.ticks)

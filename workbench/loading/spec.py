@@ -91,6 +91,22 @@ class LoadSpec(RunSpec):
     max_waiting: int = Field(
         default=256, ge=1, description="requests that may wait; more are refused"
     )
+    replicas: int = Field(
+        default=1, ge=1, le=1024, description="engines that share the requests, each with its slots"
+    )
+    router: str = Field(
+        default="predicted",
+        description="whose replica gets a request: predicted, shortest-queue or round-robin",
+    )
+    cluster: Literal["local", "ray"] = Field(
+        default="local", description="replicas as processes of this machine, or as Ray actors"
+    )
+    ray_address: str | None = Field(
+        default=None, description="HOST:PORT of a Ray that runs; None: one is started here"
+    )
+    restarts: int = Field(
+        default=0, ge=0, description="replicas that may be started in place of lost ones"
+    )
     pairs: list[PairSpec] = Field(
         default_factory=list, description="several model pairs; empty: target and draft alone"
     )
@@ -146,6 +162,15 @@ class LoadSpec(RunSpec):
             raise ValueError(", ".join(POLICIES))
         return value
 
+    @field_validator("router")
+    @classmethod
+    def _known_router(cls, value: str) -> str:
+        from engine.cluster.choosing import CHOOSERS
+
+        if value not in CHOOSERS:
+            raise ValueError(", ".join(CHOOSERS))
+        return value
+
     @field_validator("budgets")
     @classmethod
     def _known_budgets(cls, value: str) -> str:
@@ -181,6 +206,8 @@ class LoadSpec(RunSpec):
             raise ValueError("in a closed loop clients ask when they are answered, not by weights")
         if len({pair.name for pair in self.pairs}) < len(self.pairs):
             raise ValueError("two pairs have the same name")
+        if self.ray_address is not None and self.cluster != "ray":
+            raise ValueError("an address of Ray is for replicas on Ray; set cluster to ray")
         if self.repeats != 1:
             raise ValueError("a load run has no repeats; more requests come with requests")
         if not self.cache:
@@ -193,6 +220,11 @@ class LoadSpec(RunSpec):
         if self.pairs:
             return list(self.pairs)
         return [PairSpec.model_construct(name=ONLY_PAIR, target=self.target, draft=self.draft)]
+
+    @property
+    def replicated(self) -> bool:
+        """Whether requests are served by processes of their own."""
+        return self.replicas > 1 or self.cluster == "ray"
 
     def run_of(self, pair: PairSpec) -> RunSpec:
         """The settings of a pair's engine."""
