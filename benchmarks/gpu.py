@@ -40,10 +40,11 @@ from gpu_measure import (
     row_of,
 )
 from gpu_models import SIZES, SetAcceptance, counting, shape_of
+from gpu_tables import print_tables
 
 from engine.errors import DecodeError, UserError
 from engine.hardware import HardwareProfile, Passes, Shape, from_json
-from engine.models import DTYPES, LoadedModel, first_line, load_model, resolve_device
+from engine.models import LoadedModel, first_line, load_model, resolve_device
 from engine.requests import Request
 from engine.runner import TreeRunner
 from workbench.environment import cpu_name, gpu
@@ -282,45 +283,6 @@ def write(profile: HardwareProfile, arguments: argparse.Namespace) -> Path:
     if profile.passes:
         from_json(json.loads(path.read_text()), source=str(path))
     return path
-
-
-def print_tables(profile: HardwareProfile) -> None:
-    """Markdown for a page of docs."""
-    print(f"\n{profile.device}, torch {profile.torch}, {profile.dtype}. {profile.how}.\n")
-    itemsize = torch.empty(0, dtype=DTYPES[profile.dtype]).element_size()
-    for role, shape in profile.models.items():
-        if profile.bandwidth:
-            floor = shape.read * itemsize / profile.bandwidth * 1e3
-            print(
-                f"{role}: {shape.parameters / 1e9:.2f}B parameters, of which a pass reads"
-                f" {shape.read * itemsize / 1e9:.2f} GB; at the {profile.bandwidth / 1e9:.0f} GB/s of a"
-                f" copy that takes {floor:.2f} ms.\n"
-            )
-    nodes = profile.passes[0].cost.nodes_S if profile.passes else ()
-    print(
-        markdown_row(["model", "execution", "requests", "context", *(f"{n} nodes" for n in nodes)])
-    )
-    print(markdown_row(["---"] * (4 + len(nodes))))
-    for one in profile.passes:
-        for context, ms in zip(one.cost.contexts_C, one.cost.ms_CS, strict=True):
-            figures = [f"{value:.2f}" for value in ms]
-            print(markdown_row([one.role, one.execution, one.batch, context, *figures]))
-    heads = ["requests", "execution", "acceptance", "nodes", "tokens/step", "step ms",
-             "score ms", "x plain", "as scripted"]  # fmt: skip
-    print("\n" + markdown_row(heads))
-    print(markdown_row(["---"] * len(heads)))
-    for row in profile.findings["speedups"]:
-        print(markdown_row([
-            row["batch"], row["execution"], f"{row['acceptance'][0]:.2f}" if row["nodes"] else "-",
-            row["nodes"], f"{row['tokens_per_step']:.2f}", f"{row['step_ms']:.2f}",
-            f"{row['stages_ms']['score']:.2f}", f"{row['speedup']:.2f}",
-            "no" if row["wrong_requests"] else "yes",
-        ]))  # fmt: skip
-    print()
-
-
-def markdown_row(cells: list[Any]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def default_name(arguments: argparse.Namespace, device: str) -> str:
