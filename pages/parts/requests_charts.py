@@ -14,7 +14,7 @@ def charts(served: Served, *, key: str) -> None:
     if not len(served.history.ticks):
         return
     load, law = series.load_over_time(served), series.latency_law(served)
-    trees = series.nodes_by_load(served)
+    flow, trees = series.throughput(served), series.nodes_by_load(served)
     shown = [
         Chart(
             "Queue and batch",
@@ -29,7 +29,7 @@ def charts(served: Served, *, key: str) -> None:
         Chart(
             "Throughput",
             "Tokens kept of all requests together; the dotted line is their mean.",
-            lambda theme: figures.throughput(load, theme=theme),
+            lambda theme: figures.throughput(flow, theme=theme),
         ),
         Chart(
             "Trees against load",

@@ -11,12 +11,19 @@ from scripted_load import MS, Load, scripted_load, store_load
 
 from engine.errors import UserError
 from engine.serving.trace import LaneRow
+from workbench.figures import requests as figures
 from workbench.loading.metrics import of_rows
 from workbench.store import RunEntry, RunStatus
 from workbench.view import requests as module
 from workbench.view.requests import Served, history_of
 from workbench.view.requests_latency import QUANTILES
 from workbench.view.requests_payload import StoredServing, payload, shows_requests, start_of
+from workbench.view.requests_series import (
+    latency_law,
+    load_over_time,
+    nodes_by_load,
+    throughput,
+)
 from workbench.view.requests_table import clients_frame, fairness, requests_frame
 
 
@@ -152,7 +159,9 @@ def test_without_lanes_the_stages_of_the_steps_are_drawn(load: Load) -> None:
     assert served.facts["derived"]
     assert [lane["lane"] for lane in served.facts["lanes"]] == ["target", "draft", "host"]
     scored = sum(tick.row.score_ns for tick in load.ticks) / 1e3
-    assert served.facts["busy"][0][-1] == pytest.approx(scored, abs=len(load.ticks))
+    read = [row for row in load.arrivals if row.admitted_ns is not None]
+    read_us = sum(row.prefilled_ns - row.admitted_ns for row in read) / 1e3
+    assert served.facts["busy"][0][-1] == pytest.approx(scored + read_us, abs=len(load.ticks))
 
 
 def test_several_pairs_and_replicas_are_batches_of_their_own() -> None:
@@ -206,7 +215,10 @@ def test_a_stored_run_answers_as_asked(tmp_path: Path, load: Load) -> None:
     first = payload(stored, {}, start=0)
     assert first["facts"]["moments"] == Served(history_of(*load)).facts["moments"]
     assert list(first["chunks"]) == [0]
-    assert "Poisson at 16 per second · 4 slots · first-come · auction" in first["head"]["setup"]
+    assert (
+        "Poisson at 16 per second · 4 slots · first-come · nodes by auction"
+        in first["head"]["setup"]
+    )
     reasons = [row.reason for row in load.arrivals]
     done, gone = reasons.count("length"), reasons.count("cancelled")
     said = f"{done} of 30 requests served, {gone} cancelled, 2 refused in 2."
@@ -235,3 +247,36 @@ def test_which_runs_are_offered() -> None:
     assert not shows_requests(entry(ranks=1))
     assert not shows_requests(entry())
     assert not shows_requests(entry(RunStatus.RUNNING, arrivals="poisson"))
+
+
+def test_series_agree_with_the_rows(load: Load, served: Served) -> None:
+    over = load_over_time(served)
+    assert over[["waiting", "active"]].iloc[-1].tolist() == [0, 0], "all have ended"
+    assert over["active"].max() == max(tick.row.active for tick in load.ticks)
+    assert (over["waiting"] >= 0).all()
+    kept = sum(share.kept for tick in load.ticks for share in tick.shares)
+    told = throughput(served)
+    width = told["second"].diff().iloc[1]
+    assert (told["tokens_per_second"] * width).sum() == pytest.approx(kept)
+    law = latency_law(served)
+    whole = law[law["figure"] == "e2el"]
+    assert whole["share"].iloc[-1] == 100
+    assert whole["ms"].is_monotonic_increasing
+    trees = nodes_by_load(served)
+    assert trees["steps"].sum() == len(load.ticks)
+    assert (trees["nodes"].diff().dropna() < 0).all(), "24 nodes are divided among more"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_figures_are_drawn_of_much_and_of_nothing(served: Served, theme: str) -> None:
+    nothing = Served(history_of([], []))
+    for draw, series in (
+        (figures.queue_and_batch, load_over_time),
+        (figures.throughput, throughput),
+        (figures.latency_law, latency_law),
+        (figures.nodes_by_load, nodes_by_load),
+    ):
+        assert len(draw(series(served), theme=theme).data) >= 1
+        empty = draw(series(nothing), theme=theme)
+        assert not empty.data
+        assert empty.layout.annotations[0].text.startswith("No ")

@@ -21,7 +21,7 @@ _MARKED = (50, 90, 99)
 def queue_and_batch(load: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
     """Waiting requests as an area, the batch as a line.
 
-    `load` has `second`, `waiting`, `active`.
+    `load` has `second`, `waiting`, `active` from each change on.
     """
     if load.empty:
         return look.empty(theme, "No step is recorded yet.")
@@ -62,26 +62,26 @@ def latency_law(law: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
             hovertemplate="%{text} %{x:,.1f} ms<extra></extra>",
         )  # fmt: skip
     found.update_xaxes(title_text="milliseconds", type="log")
-    found.update_yaxes(title_text="of the requests served", ticksuffix=" %", range=[0, 104])
+    found.update_yaxes(title_text="of the requests", ticksuffix=" %", range=[0, 104])
     return found
 
 
-def throughput(load: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
+def throughput(flow: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
     """Tokens kept per second over time, with their mean.
 
-    `load` has `second` and `tokens_per_second` of equal parts of the time.
+    `flow` has `second` and `tokens_per_second` of equal parts of the time.
     """
-    if load.empty or not load["tokens_per_second"].any():
+    if flow.empty or not flow["tokens_per_second"].any():
         return look.empty(theme, "No token is kept yet.")
     palette = THEMES[theme]
     found = look.figure(theme)
     found.add_scatter(
-        x=load["second"].to_numpy(float), y=load["tokens_per_second"].to_numpy(float), mode="lines",
+        x=flow["second"].to_numpy(float), y=flow["tokens_per_second"].to_numpy(float), mode="lines",
         line={"color": palette.accepted, "width": 2, "shape": "hvh"}, fill="tozeroy",
         fillcolor=palette.accepted_fill, showlegend=False,
         hovertemplate="%{x:.1f} s: %{y:.0f} tokens/s<extra></extra>",
     )  # fmt: skip
-    look.reference_line(found, theme, y=float(load["tokens_per_second"].mean()))
+    look.reference_line(found, theme, y=float(flow["tokens_per_second"].mean()))
     found.update_xaxes(title_text="seconds since the first arrival")
     found.update_yaxes(title_text="tokens per second", rangemode="tozero")
     return found

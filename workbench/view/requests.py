@@ -74,7 +74,7 @@ class Served:
         keys += [*zip(arrivals["replica"], arrivals["pair"], strict=True)]
         self.groups = [Group(int(r), str(p)) for r, p in sorted(dict.fromkeys(keys))]
         self._group_at = {group: at for at, group in enumerate(self.groups)}
-        self.lanes = Lanes.of(history.lanes, self._ticks)
+        self.lanes = Lanes.of(history.lanes, self._ticks, arrivals)
         if len(self._ticks):
             self._begin, self._end = _us(self._ticks["begin_ns"]), _us(self._ticks["end_ns"])
         else:

@@ -14,6 +14,7 @@ import pandas as pd
 BINS = 600
 #: order from top to bottom within a rank; others follow by name
 _ORDER = ("target", "draft", "network", "host")
+PREFILL = "prefill"
 #: lanes of a run that recorded none: the stages of its steps, one after another
 _DERIVED = (
     ("draft", "draft", "draft_ns"),
@@ -32,10 +33,10 @@ class Lanes:
     derived: bool  # from stage times, because no lanes were recorded
 
     @staticmethod
-    def of(lanes: pd.DataFrame, ticks: pd.DataFrame) -> Lanes:
-        """The recorded ones; where there are none, the stages of the ticks as lanes."""
+    def of(lanes: pd.DataFrame, ticks: pd.DataFrame, arrivals: pd.DataFrame) -> Lanes:
+        """The recorded ones; where there are none, prefills and the stages of the ticks."""
         derived = lanes.empty and not ticks.empty
-        rows = _from_ticks(ticks) if derived else lanes
+        rows = _derived(ticks, arrivals) if derived else lanes
         rows = rows.assign(
             begin=np.round(rows["begin_ns"].to_numpy(float) / 1e3).astype(np.int64),
             end=np.round(rows["end_ns"].to_numpy(float) / 1e3).astype(np.int64),
@@ -120,7 +121,8 @@ def _place(lane: str) -> int:
     return _ORDER.index(lane) if lane in _ORDER else len(_ORDER)
 
 
-def _from_ticks(ticks: pd.DataFrame) -> pd.DataFrame:
+def _derived(ticks: pd.DataFrame, arrivals: pd.DataFrame) -> pd.DataFrame:
+    """Stages are laid end to end from a step's begin; both models of a pair read a prompt."""
     parts, begin = [], ticks["begin_ns"].to_numpy(np.int64)
     for lane, what, column in _DERIVED:
         end = begin + ticks[column].to_numpy(np.int64)
@@ -130,4 +132,11 @@ def _from_ticks(ticks: pd.DataFrame) -> pd.DataFrame:
         ).assign(lane=lane, what=what)
         parts.append(part[spent])
         begin = end
+    read = arrivals[arrivals["prefilled_ns"].notna()]
+    prefills = {
+        "rank": read["replica"],
+        "begin_ns": read["admitted_ns"].astype(np.int64),
+        "end_ns": read["prefilled_ns"].astype(np.int64),
+    }
+    parts.append(pd.DataFrame(prefills).assign(step=-1, lane="target", what=PREFILL))
     return pd.concat(parts, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Series for the charts of a load run: the laws of its latencies, and trees against load."""
+"""Series for the charts of a load run: over time, laws of latencies, trees against load."""
 
 from __future__ import annotations
 
@@ -9,14 +9,35 @@ from workbench.loading.metrics import over_time
 from workbench.view.requests import Served
 from workbench.view.requests_latency import FIGURES, latencies
 
-#: columns of series over time
-_BINS = 120
+#: parts of the time that throughput is told by, at most, and steps that each should hold
+_BINS, _STEPS = 60, 5
+#: most points of a line
+_POINTS = 4_000
 
 
 def load_over_time(served: Served) -> pd.DataFrame:
-    """`second`, `waiting`, `active`, `nodes` and `tokens_per_second`, averaged over equal parts."""
+    """`second`, `waiting` and `active` from each change on: requests in the queue, in the batch."""
+    rows = served.history.arrivals
+    came, begun, ended = (
+        rows[f"{name}_ns"].to_numpy(float) for name in ("arrival", "admitted", "ended")
+    )
+    left = np.where(np.isnan(begun), ended, begun)
+    in_batch = np.where(np.isnan(begun), np.nan, ended)
+    changes = [(came, 1, 0), (left, -1, 0), (begun, 0, 1), (in_batch, 0, -1)]
+    parts = [
+        pd.DataFrame({"ns": times[~np.isnan(times)]}).assign(waiting=queue, active=batch)
+        for times, queue, batch in changes
+    ]
+    frame = pd.concat(parts).groupby("ns", sort=True).sum().cumsum().reset_index()
+    frame["second"] = (frame.pop("ns") - came.min()) / 1e9 if len(came) else []
+    return frame.iloc[:: max(1, -(-len(frame) // _POINTS))].reset_index(drop=True)
+
+
+def throughput(served: Served) -> pd.DataFrame:
+    """`second` and `tokens_per_second` of equal parts of the time, wide enough to hold steps."""
     history = served.history
-    return over_time(history.arrivals, history.ticks, history.shares, bins=_BINS)
+    bins = min(_BINS, max(4, len(history.ticks) // _STEPS))
+    return over_time(history.arrivals, history.ticks, history.shares, bins=bins)
 
 
 def latency_law(served: Served) -> pd.DataFrame:

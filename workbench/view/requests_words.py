@@ -72,9 +72,11 @@ def arrivals_told(spec: Mapping[str, Any]) -> str:
 
 
 def budgets_told(budgets: str) -> str:
-    """`auction`, or `fixed budgets of 8 nodes`."""
+    """`nodes by auction`, or `fixed budgets of 8 nodes`."""
     kind, _, nodes = budgets.partition(":")
-    return f"{kind} budgets of {nodes} nodes" if nodes else kind
+    if not nodes:
+        return f"nodes by {kind}" if kind else ""
+    return f"{kind.replace('-', ' ')} budgets of {nodes} nodes"
 
 
 def load_state(told: LoadMetrics) -> str:

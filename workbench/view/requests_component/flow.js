@@ -45,7 +45,7 @@ function createFlow(section, { onPick }) {
   function draw(context, area) {
     if (!facts) return;
     const high = area.h - MARKS_HIGH - BAND - 8, most = Math.max(queue.most, batch.most);
-    const y = (count) => high - (count / most) * (high - 10);
+    const y = (count) => high - (count / most) * (high - 16);
     grid(context, area, most, y);
     area.low = high;
     steps(context, area, queue, y, true);
