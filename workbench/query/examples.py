@@ -123,4 +123,32 @@ FROM token JOIN run USING (run)
 GROUP BY ALL
 ORDER BY ALL""",
     ),
+    Example(
+        "Waiting under load",
+        "How long did requests of each client wait, and for what?",
+        """\
+-- of load runs (`draftree load`); times are on the scheduler's clock
+SELECT arrival.run, client,
+       count(*) AS requests,
+       count(*) FILTER (reason IN ('eos', 'length', 'stop-string')) AS completed,
+       round(median(admitted_ns - arrival_ns) / 1e6, 1) AS queue_ms,
+       round(median(first_token_ns - arrival_ns) / 1e6, 1) AS ttft_ms,
+       round(quantile_cont(first_token_ns - arrival_ns, 0.99) / 1e6, 1) AS ttft_p99_ms
+FROM arrival
+GROUP BY ALL
+ORDER BY ALL""",
+    ),
+    Example(
+        "Trees under load",
+        "Do trees shrink as the batch grows, and what do they still bring?",
+        """\
+SELECT run.arm, active AS in_the_batch,
+       count(*) AS steps,
+       round(avg(share.nodes), 2) AS nodes_each,
+       round(avg(share.kept), 2) AS kept_each,
+       round(avg(bid), 2) AS expected_each
+FROM tick JOIN share USING (run, replica, tick) JOIN run USING (run)
+GROUP BY ALL
+ORDER BY ALL""",
+    ),
 )

@@ -87,7 +87,9 @@ def trial_spec(
         "arm": None,
         "repeats": 1,
     }
-    return RunSpec.model_validate(spec.model_dump() | changes)
+    # of a load run, what a run is decoded with
+    own = {name: getattr(spec, name) for name in RunSpec.model_fields}
+    return RunSpec.model_validate(own | changes)
 
 
 def figures(trial: Trial) -> pd.DataFrame:
