@@ -50,7 +50,7 @@ class RayCluster:
         """
         self.is_local = address == LOCAL
         self._cpus, self._gpus = cpus, gpus
-        loopback = self.is_local or address.startswith(("127.", "localhost"))
+        loopback = self.is_local or _on_loopback(address)
         self._before = {name: os.environ.get(name) for name in (*_QUIET, *_LOOPBACK, "RAY_TMPDIR")}
         os.environ.update(_QUIET | (_LOOPBACK if loopback else {}))
         self.folder = ""  # of a Ray that was started here
@@ -234,6 +234,23 @@ def import_ray(*, loopback: bool) -> Any:
     # it was read when something else imported Ray before us, perhaps
     ray_constants.ENABLE_RAY_CLUSTER = not loopback
     return ray
+
+
+def _on_loopback(address: str) -> bool:
+    """Whether a Ray listens on 127.0.0.1 alone, as one that was started here does.
+
+    One that `ray start` began listens on this machine's own address, and is to be called by it.
+    """
+    host, _, port = address.rpartition(":")
+    if host != "localhost" and not host.startswith("127."):
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: it only chooses a route
+            socket.create_connection((probe.getsockname()[0], int(port)), timeout=_REACH_S).close()
+        except (OSError, ValueError):
+            return True
+    return False
 
 
 def _check_reachable(address: str) -> None:

@@ -68,7 +68,7 @@ def _show(spec: LoadSpec, finished: LoadFinished, found: dict[str, Any], *, as_j
     from workbench.loading.metrics import metrics_from_json
     from workbench.loading.table import rendered
 
-    slots = spec.slots * len(spec.pair_specs)
+    slots = spec.all_slots
     for one in rendered(metrics_from_json(finished.metrics), slots=slots):
         out().print(one)
     out().print(f"run {finished.run_id}   draftree show {finished.run_id}")

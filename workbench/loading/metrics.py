@@ -115,7 +115,7 @@ def of_run(run: RunReader) -> LoadMetrics | None:
         serving.ticks(run),
         serving.shares(run),
         slo={str(name): limit for name, limit in asked.slo.items()} if asked else None,
-        slots=asked.slots * len(asked.pair_specs) if asked else None,
+        slots=asked.all_slots if asked else None,
     )
 
 

@@ -222,6 +222,11 @@ class LoadSpec(RunSpec):
         return [PairSpec.model_construct(name=ONLY_PAIR, target=self.target, draft=self.draft)]
 
     @property
+    def all_slots(self) -> int:
+        """Of all pairs and replicas."""
+        return self.slots * len(self.pair_specs) * self.replicas
+
+    @property
     def replicated(self) -> bool:
         """Whether requests are served by processes of their own."""
         return self.replicas > 1 or self.cluster == "ray"
