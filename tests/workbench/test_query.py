@@ -74,7 +74,8 @@ def test_every_example_answers(example, runs: Path, ids: list[str]):
     found = ask(example.sql, ids, folder=runs)
     assert found.columns
     assert found.complete
-    assert found.rows or example.name == "Saved by a second choice"
+    no_rows_here = ("Saved by a second choice", "Waiting under load", "Trees under load")
+    assert found.rows or example.name in no_rows_here
 
 
 def test_an_example_means_what_it_says(runs: Path, ids: list[str]):

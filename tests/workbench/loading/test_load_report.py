@@ -8,6 +8,7 @@ import pytest
 from load_rows import ARRIVALS, TICKS
 
 from workbench.loading.spec import LoadSpec
+from workbench.query import EXAMPLES, ask
 from workbench.report.bundle import Asked, handed
 from workbench.report.from_runs import report_on_runs
 from workbench.report.render import to_html, to_markdown
@@ -67,3 +68,13 @@ def test_html_and_markdown_show_it() -> None:
     for text in (to_html(report), to_markdown(report)):
         assert "requests completed" in text
         assert "end to end, from arrival" in text
+
+
+def test_examples_of_queries_ask_them() -> None:
+    examples = {example.name: example.sql for example in EXAMPLES}
+    run_id = stored()
+    waiting = ask(examples["Waiting under load"], [run_id]).rows
+    assert [row[1:5] for row in waiting] == [("ann", 3, 2, 60.0), ("bob", 2, 1, 10.0)]
+    assert [row[5] for row in waiting] == [170.0, 110.0]
+    trees = ask(examples["Trees under load"], [run_id]).rows
+    assert [row[1:5] for row in trees] == [(1, 1, 3.0, 2.0), (2, 6, 3.0, pytest.approx(1.67))]
