@@ -36,6 +36,7 @@ from engine.records import Verdict
 from engine.registry import parse_options
 from engine.requests import Request
 from engine.rules import Verifier
+from engine.runner import TreeRunner
 from engine.sampling import Sampling, warp
 from engine.target import Scores
 from engine.tree import TokenTree
@@ -82,13 +83,17 @@ class Judging:
         self.steps: list[Judged] = []
 
     def verify_batch(
-        self, trees: list[TokenTree], scores: list[Scores], sequences: list[Sequence]
+        self,
+        trees: list[TokenTree],
+        scores: list[Scores],
+        sequences: list[Sequence],
+        runner: TreeRunner,
     ) -> list[Verdict]:
         """The verifier's own verdicts; what the others say is kept in `steps`."""
         for tree, seen in zip(trees, scores, strict=True):
             if tree.num_drafted:
                 self.steps.append(self._judge(tree, seen))
-        return self._verifier.verify_batch(trees, scores, sequences)
+        return self._verifier.verify_batch(trees, scores, sequences, runner)
 
     def _judge(self, tree: TokenTree, scores: Scores) -> Judged:
         known: dict[int, np.ndarray] = {}

@@ -173,7 +173,9 @@ class Engine:
         scores = self._target.score(by_slot)
         clock.lap("score")
 
-        verdicts = self.verifier.verify_batch(trees, [scores[s.slot] for s in sequences], sequences)
+        verdicts = self.verifier.verify_batch(
+            trees, [scores[s.slot] for s in sequences], sequences, self._target.runner
+        )
         clock.lap("verify")
 
         ends: list[FinishReason | None] = []

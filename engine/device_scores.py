@@ -96,6 +96,8 @@ class DeviceScores(Scores):
         self.whole = whole
         self._first = whole.found.first[slot]
         self._rows = slice(self._first, self._first + num_nodes)
+        #: (node, token) -> log p that is on the host already
+        self.known: dict[tuple[int, int], float] = {}
 
     @cached_property
     def logits_NV(self) -> np.ndarray:  # type: ignore[override]
@@ -120,6 +122,8 @@ class DeviceScores(Scores):
         return out
 
     def logprob(self, node: int, token: int) -> float:
+        if (node, token) in self.known:
+            return self.known[node, token]
         row, facts = self._first + node, self.whole.facts
         if token == int(facts.best_R[row]):
             return float(facts.best_logprob_R[row])

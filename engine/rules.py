@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from cuda_ext.accept import Settings
 from cuda_ext.arrays import GREEDY, MATCH
+from engine.device_judging import DeviceJudge
+from engine.device_scores import DeviceScores
 from engine.drafters.base import Sequence
 from engine.errors import UserError
 from engine.judging import judge, settings_for
 from engine.records import Verdict
+from engine.runner import TreeRunner
 from engine.sampling import Sampling, Stream, generator, warp
 from engine.target import Scores
 from engine.tree import Children, TokenTree
@@ -40,10 +43,14 @@ class Verifier:
     typical: Typical = TYPICAL
     #: auto: by compiled code where it has the rule; off: by the rules in Python. The same verdicts
     kernels: Kernels = "auto"
+    #: judges trees whose logits stay on a device
+    device: DeviceJudge = field(default_factory=DeviceJudge, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise UserError(f"Verification rule {self.rule!r} is unknown; use {', '.join(RULES)}.")
+        if self.kernels not in get_args(Kernels):
+            raise UserError(f"kernels is {self.kernels!r}; use auto or off.")
 
     @property
     def settings(self) -> Settings | None:
@@ -57,9 +64,16 @@ class Verifier:
         trees: list[TokenTree],
         scores: list[Scores],
         sequences: list[Sequence],
+        runner: TreeRunner,
     ) -> list[Verdict]:
-        """A verdict on each tree of one pass."""
+        """A verdict on each tree of one pass of `runner`, in its order."""
         settings = self.settings
+        there = [seen for seen in scores if isinstance(seen, DeviceScores)]
+        if settings is not None and len(there) == len(scores):
+            return self.device.judge(
+                settings, trees, there,
+                sampling=self.sampling, sequences=sequences, runner=runner,
+            )  # fmt: skip
         if settings is None or not self._twin_pays(settings, scores[0].vocab_size):
             return [self.verify(*each) for each in zip(trees, scores, sequences, strict=True)]
         return [

@@ -91,6 +91,8 @@ class TreeRunner:
         self._depth_BT = np.zeros((num_slots, rows), np.int32)
         self._ancestors_BTT = np.zeros((num_slots, rows, rows), np.uint8)
         self._buffers: dict[tuple[int, int], _Buffers] = {}
+        #: slots whose accepted rows the verifier's kernel has moved in the cache
+        self.rows_moved: set[int] = set()
         if num_slots > 1 and use_cache and can_pack(loaded.attention):
             self.eager.packs = self._packs()
 
@@ -299,11 +301,10 @@ class TreeRunner:
         logits_RV, log_norm_R = (torch.cat(each) for each in zip(*parts, strict=True))
         return NodeLogits(logits_RV, log_norm_R, first)
 
-    def keep(self, slot: int, rows_A: list[int], *, moved: bool = False) -> None:
-        """Commit these tree rows, a path from the prefix down; forget the rest of the tree.
-
-        `moved`: a kernel has already moved them down in the cache.
-        """
+    def keep(self, slot: int, rows_A: list[int]) -> None:
+        """Commit these tree rows, a path from the prefix down; forget the rest of the tree."""
+        moved = slot in self.rows_moved
+        self.rows_moved.discard(slot)
         start, num = int(self.length_B[slot]), len(rows_A)
         tokens = self._tree_tokens[slot]
         if self.use_cache and not moved and rows_A != list(range(num)):

@@ -76,6 +76,8 @@ class DrafterContext(NamedTuple):
     vocab_size: int
     #: what is known of the pair on this machine; asked only by methods that weigh costs
     profile: Callable[[], Known] = no_profile
+    #: whether compiled code looks for the best children; it finds the same
+    kernels: bool = True
 
 
 @dataclass(frozen=True, slots=True)

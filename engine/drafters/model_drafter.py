@@ -73,6 +73,7 @@ class ModelDrafter:
                     noise=s.noise,
                     position=s.position,
                     with_replacement=self._context.with_replacement,
+                    kernels=self._context.kernels,
                 )
         kept = self._grow_all(sequences, growths, choosers)
         trees = []
