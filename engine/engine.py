@@ -16,7 +16,7 @@ from engine.errors import UserError
 from engine.forward import Forward
 from engine.models import LoadedModel
 from engine.registry import METHODS
-from engine.rules import DRAWN_RULES, LOSSY_RULES, Verifier
+from engine.rules import DRAWN_RULES, LOSSY_RULES, Kernels, Verifier
 from engine.runner import TreeRunner
 from engine.sampling import Sampling
 from engine.selfcheck import check_tree_attention
@@ -36,6 +36,8 @@ class EngineConfig:
     sampling: Sampling
     verify: str = "match"
     typical: Typical = TYPICAL
+    #: compiled code for acceptance and expansion: auto where it is quicker, or off; same outcomes
+    kernels: Kernels = "auto"
     children: str = "auto"
     cache: bool = True
     batch: int = 1
@@ -108,6 +110,7 @@ def build_engine(
         target=target_runner,
         vocab_size=target.vocab_size,
         profile=lambda: config.profile_for(mode),
+        kernels=config.kernels != "off",
     )
     drafter = method.build(config.options, context)
     if len(draft_runners) > 1:
@@ -119,7 +122,7 @@ def build_engine(
     return Engine(
         target=Target(target_runner),
         drafter=drafter,
-        verifier=Verifier(config.verify, config.sampling, config.typical),
+        verifier=Verifier(config.verify, config.sampling, config.typical, config.kernels),
         sampling=config.sampling,
         num_slots=config.batch,
         budget=max_nodes - 1,
