@@ -25,6 +25,7 @@ from workbench.events import (
 )
 from workbench.herald import Herald
 from workbench.profiling import profile_finder
+from workbench.ranks import ranks_config, threads_per_rank
 from workbench.spec import RunSpec
 from workbench.steptext import StepTexts
 from workbench.store.index import prepare_folder
@@ -118,7 +119,7 @@ class _Job:
         spec = self._spec = models.resolve_references(self._spec, self._folder)
         options = models.check_spec(spec)
         questions = questions_of(spec)
-        use_threads(spec.threads)
+        use_threads(threads_per_rank(spec.threads, spec.ranks))
         self._progress("load", "Loading models", None)
         pair = models.load_pair(spec, on_progress=lambda m, f: self._progress("load", m, f))
         talks = list(conversations(questions, tokenizer=pair.target.tokenizer, spec=spec))
@@ -155,6 +156,7 @@ class _Job:
 
     def _decode_all(self, plan: _Plan) -> tuple[RunStatus, str]:
         """Every repeat of the workload. Raises UserError only if nothing was decoded yet."""
+        engine: Engine | None = None
         try:
             engine = self._build(plan)
             plain_step_ns = engine.plain_step_ns(plan.first)
@@ -175,6 +177,9 @@ class _Job:
                 "Memory ran out while decoding; use a smaller batch, shorter prompts, fewer nodes "
                 "or a smaller model."
             )
+        finally:
+            if engine is not None:
+                engine.close()
         return RunStatus.FINISHED, ""
 
     def _begin(self, plan: _Plan, engine: Engine, plain_step_ns: int | None) -> None:
@@ -182,6 +187,9 @@ class _Job:
         known = environment.describe(self._spec, **plan.pair.as_models(), mode=mode)
         if engine.setting:
             known["setting"] = engine.setting
+        if engine.parallel is not None:
+            known["parallel"] = engine.parallel.description
+            engine.parallel.begin_lanes()
         self._recorder.begin(mode=mode, plain_step_ns=plain_step_ns, environment=known)
         self._herald.tell(RunStarted(self._recorder.run_id, mode, plain_step_ns, plan.num_requests))
 
@@ -194,12 +202,16 @@ class _Job:
             if self._should_stop() or self._recorder.error:
                 for record in engine.cancel():
                     self._request_done(record)
+                if engine.parallel is not None:
+                    self._recorder.lanes(engine.parallel.take_lanes())
                 return False
             while pending and engine.has_room:
                 talk = pending.popleft()
                 talking[self._admit(engine, talk.next_request(repeat))] = talk
             output = engine.step()
             self._keep(output, repeat)
+            if engine.parallel is not None and output.finished:
+                self._recorder.lanes(engine.parallel.take_lanes())
             for record in output.finished:
                 self._request_done(record)
                 talk = talking.pop(record.request)
@@ -272,7 +284,12 @@ def engine_for(
         capacity=capacity,
         on_progress=on_progress,
         profile_for=profile_finder(pair, cache=spec.cache, batch=spec.batch),
+        ranks=ranks_config(
+            spec.ranks, parallel=spec.parallel, placement=spec.placement, threads=spec.threads
+        ),
     )
+    if config.ranks is not None:
+        on_progress("ranks", f"Starting {spec.ranks} ranks", None)
     return build_engine(config, **pair.as_models())
 
 

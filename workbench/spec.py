@@ -19,6 +19,8 @@ Execution = Literal["auto", "eager", "compiled", "graph", "inductor"]
 Verify = Literal["match", "multi-step", "without-replacement", "block", "traversal", "typical"]
 #: verification rules that change the output's law
 LOSSY = ("typical",)
+Parallel = Literal["draft", "target", "both"]
+Placement = Literal["beside", "own", "split"]
 ChildrenChoice = Literal["auto", "fixed", "coupled", "sampled"]
 
 
@@ -77,6 +79,17 @@ class RunSpec(BaseModel):
         description="auto takes CUDA graphs on a GPU, compiled forwards at hand on a CPU",
     )
     threads: int | None = Field(default=None, ge=1, description="torch threads; None: its choice")
+    ranks: int = Field(
+        default=1, ge=1, le=64, description="processes that decode together, with a GPU each"
+    )
+    parallel: Parallel = Field(
+        default="draft",
+        description="what ranks divide: trees drafted together, the target's layers, or both",
+    )
+    placement: Placement = Field(
+        default="beside",
+        description="draft beside the target, on ranks of its own, or split by measured times",
+    )
     repeats: int = Field(default=1, ge=1, description="times the workload is decoded")
     comparison: str | None = Field(default=None, description="id shared by the arms of a compare")
     arm: str | None = Field(default=None, description="label of this arm in its comparison")

@@ -21,6 +21,9 @@ from engine.sampling import Sampling
 from engine.serving.trace import LaneRow
 from engine.tree import Children
 
+#: targets cut over ranks that are kept beside the one in use
+_OTHER_TARGETS = 1
+
 
 @dataclass(frozen=True, slots=True)
 class RanksConfig:
@@ -56,6 +59,7 @@ class Parallel:
     def __init__(self, config: RanksConfig, parts: Parts, layout: Layout, group: Group) -> None:
         self.config, self.layout = config, layout
         self._parts, self._group, self._key = parts, group, group.new_key()
+        group.users[self._key] = self
         self._target: SharedTarget | None = None
         self._side: Any = None
         self._closed = False
@@ -160,7 +164,8 @@ class Parallel:
         target = draft = None
         if self.shares_target:
             load = self.config.load_target or FromFolder(parts.target.path, parts.target.dtype)
-            target = TargetPlan(load, target_slots)
+            kept = [one for one in self._group.place.targets if one != (load, self.layout.target)]
+            target = TargetPlan(load, target_slots, forget=tuple(kept[:-_OTHER_TARGETS]))
         if self.shares_draft:
             model = parts.drafts[0]
             draft = DraftPlan(
@@ -212,9 +217,7 @@ class Parallel:
             return
         self._closed = True
         if not self._group.broken:
-            for rank in range(1, self._group.num_ranks):
-                self._group.tell(rank, "drop", self._key)
-        self._group.users.discard(self)
+            self._group.drop(self._key)
 
 
 def start(config: RanksConfig, parts: Parts) -> Parallel:
@@ -253,9 +256,7 @@ def start(config: RanksConfig, parts: Parts) -> Parallel:
         )
     _check_devices(config.num_ranks, parts.target.device)
     group = group_of(config.num_ranks, device=parts.target.device, threads=config.threads)
-    found = Parallel(config, parts, layout, group)
-    group.users.add(found)
-    return found
+    return Parallel(config, parts, layout, group)
 
 
 def _measured(config: RanksConfig, parts: Parts) -> tuple[PassTimes | None, list[int]]:

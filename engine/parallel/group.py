@@ -32,7 +32,7 @@ from torch import distributed
 from engine.errors import DecodeError, UserError
 from engine.parallel.lanes import Lanes, clock_offset, shifted
 from engine.parallel.place import Place, device_of
-from engine.parallel.rank import Begin
+from engine.parallel.rank import BEAT_S, Begin
 from engine.serving.trace import LaneRow
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ TIMEOUT_S = 1800.0
 #: time to find out which rank it was, once something is wrong
 _INQUIRY_S = 3.0
 _EXIT_S = 3.0
+#: who uses less of a processor than this does nothing but wait
+_IDLE_SHARE = 0.03
 
 
 class Member:
@@ -64,11 +66,24 @@ class Member:
         theirs.close()
         self.connection = ours
         self.beat_at = time.monotonic()
+        self.active_at = time.monotonic()  # when it was last seen to work
+        self._work: tuple[int, float] = (0, 0.0)  # commands begun, processor seconds
         self.failure = ""  # what it said of itself
         self.gone_at: float | None = None
-        self.hung = False
+        self.hung = ""  # how that showed
         self.ended_by_us = False
         self.replies: list[tuple[str, Any]] = []
+
+    @property
+    def num_begun(self) -> int:
+        """Commands that it has begun."""
+        return self._work[0]
+
+    def take_beat(self, num_begun: int, seconds: float) -> None:
+        """A sign of life: commands begun so far, and processor time spent."""
+        if num_begun != self._work[0] or seconds > self._work[1] + _IDLE_SHARE * BEAT_S:
+            self.active_at = time.monotonic()
+        self._work = num_begun, seconds
 
     def last_words(self) -> str:
         """The last lines it wrote to its log."""
@@ -80,7 +95,7 @@ class Member:
         """How it ended."""
         code = self.process.poll()
         if self.hung:
-            how = f"gave no sign of life for {PATIENCE_S:.0f} s and was ended"
+            how = f"{self.hung} and was ended"
         elif code is not None and code < 0:
             with suppress(ValueError):
                 code = signal.Signals(-code).name  # type: ignore[assignment]
@@ -113,9 +128,11 @@ class Group:
         self.num_ranks, self.device, self.threads = num_ranks, device, threads
         self.broken = False
         #: engines that use these ranks
-        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.users: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._held: set[int] = set()  # keys under which ranks keep something
         self._changed = threading.Condition()
-        self._waiting_since: float | None = None
+        #: since when rank 0 waits, and the processor time that it had spent by then
+        self._waiting: tuple[float | None, float] = (None, 0.0)
         self._closing = False
         self._key = 0
         self._members = [Member(rank, _environment(threads)) for rank in range(1, num_ranks)]
@@ -150,8 +167,19 @@ class Group:
 
     def new_key(self) -> int:
         """A number under which ranks keep the parts of one engine."""
+        for gone in self._held - set(self.users):
+            self.drop(gone)
         self._key += 1
+        self._held.add(self._key)
         return self._key
+
+    def drop(self, key: int) -> None:
+        """Have ranks forget their parts of one engine."""
+        self.users.pop(key, None)
+        if key in self._held:
+            self._held.discard(key)
+            for member in self._members:
+                self.tell(member.rank, "drop", key)
 
     def tell(self, rank: int, *command: Any) -> None:
         """Give a command. Raises DecodeError where the rank is gone."""
@@ -203,11 +231,11 @@ class Group:
     @contextmanager
     def waiting(self, impatient: bool = True) -> Iterator[None]:
         """While rank 0 waits for others here, a mute rank is not put up with."""
-        self._waiting_since = time.monotonic() if impatient else None
+        self._waiting = (time.monotonic() if impatient else None), time.process_time()
         try:
             yield
         finally:
-            self._waiting_since = None
+            self._waiting = None, 0.0
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -241,6 +269,7 @@ class Group:
                 return
             member.beat_at = time.monotonic()
             if kind == "beat":
+                member.take_beat(*value)
                 continue
             with self._changed:
                 if kind == "failed":
@@ -271,12 +300,17 @@ class Group:
     def _be_patient(self) -> None:
         while not (self._closing or self.broken):
             time.sleep(0.5)
-            since, now = self._waiting_since, time.monotonic()
+            (since, spent), now = self._waiting, time.monotonic()
             if since is None or now - since < PATIENCE_S:
                 continue
             mute = min(self._members, key=lambda member: member.beat_at)
+            idle = time.process_time() - spent < _IDLE_SHARE * (now - since)
             if now - mute.beat_at > PATIENCE_S:
-                mute.hung = True
+                mute.hung = f"gave no sign of life for {PATIENCE_S:.0f} s"
+            elif idle and all(now - member.active_at > PATIENCE_S for member in self._members):
+                mute = min(self._members, key=lambda member: member.num_begun)
+                mute.hung = f"did nothing for {PATIENCE_S:.0f} s while rank 0 waited"
+            if mute.hung:
                 mute.kill()  # `_watch` does the rest
 
     # -- the end -------------------------------------------------------------------------------

@@ -25,6 +25,9 @@ class Place:
         self._groups: dict[tuple[int, ...], Any] = {}
         self._meshes: dict[tuple[int, ...], Any] = {}
         self._models: dict[Any, LoadedModel] = {}
+        #: shares of targets that are cut over ranks. To try one out takes all its ranks, so all
+        #: keep or forget it together, as rank 0 says
+        self.targets: dict[Any, LoadedModel] = {}
         #: whether rank 0 wants something of this rank now
         self.busy: Callable[[], bool] = lambda: False
 

@@ -104,15 +104,15 @@ class TargetPlan:
 
     load: Loader
     slots: Slots
+    forget: tuple[Any, ...] = ()  # shares of others that are to be let go of first
 
     def loaded(self, place: Place, ranks: tuple[int, ...]) -> LoadedModel:
         """This rank's share of it. All `ranks` must ask at once."""
-        mesh = place.mesh(ranks)
-        loaded = place.model(
-            ("target", self.load, ranks), lambda: cut(self.load("cpu"), mesh, place.device)
-        )
-        check_tree_attention(loaded)
-        return loaded
+        key = (self.load, ranks)
+        if key not in place.targets:
+            place.targets[key] = cut(self.load("cpu"), place.mesh(ranks), place.device)
+        check_tree_attention(place.targets[key])
+        return place.targets[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,8 @@ class Plan:
     def meet(self, place: Place) -> None:
         """Make the groups of these ranks; every rank of the process group has part in that."""
         if self.target is not None:
+            for key in self.target.forget:
+                place.targets.pop(key, None)
             place.mesh(self.layout.target)
         if self.draft is not None:
             place.exchange(self.layout.draft)

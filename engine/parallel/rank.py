@@ -11,6 +11,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from multiprocessing.connection import Connection
 from time import perf_counter_ns
@@ -72,7 +73,7 @@ class Outbox:
         pause = threading.Event()
         while not pause.wait(BEAT_S):
             try:
-                self.send("beat", self.num_begun)
+                self.send("beat", (self.num_begun, time.process_time()))
             except OSError:
                 return
 

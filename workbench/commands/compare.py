@@ -16,6 +16,9 @@ from workbench.commands.flags import (
     DeviceFlag,
     DraftsFlag,
     JsonFlag,
+    ParallelFlag,
+    PlacementFlag,
+    RanksFlag,
     SeedFlag,
     TargetFlag,
     TemperatureFlag,
@@ -106,6 +109,9 @@ def compare(
     ] = "auto",
     chat_template: ChatTemplateFlag = True,
     threads: ThreadsFlag = None,
+    ranks: RanksFlag = 1,
+    parallel: ParallelFlag = "draft",
+    placement: PlacementFlag = "beside",
 ) -> None:
     """Measure methods against plain decoding: same prompts, same token counts, taken in turn.
 
@@ -122,6 +128,8 @@ def compare(
         draftree compare --spec dynamic-tree-code.spec.json -w code
 
         draftree compare -m speculative -w code --dtypes float32,bfloat16 --cache on,off --json
+
+        draftree compare -m "dynamic-tree:ranks=[1,2,4],dynamic-tree:ranks=2,placement=own"
 
         draftree compare -m "static-tree:drafts=[1,2]" --draft pycode-draft --draft ./my-draft
     """
@@ -148,6 +156,9 @@ def compare(
         "device": device,
         "executions": listed(execution),
         "threads": threads,
+        "ranks": ranks,
+        "parallel": parallel,
+        "placement": placement,
     }
     code = _compare_and_print(_spec(values), report=report, per_prompt=per_prompt, as_json=as_json)
     raise typer.Exit(code)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MODELS = "Models"
 SAMPLING = "Sampling"
 EXECUTION = "Execution"
+RANKS = "Several GPUs"
 
 TargetFlag = Annotated[
     str | None,
@@ -85,6 +86,32 @@ ThreadsFlag = Annotated[
     int | None,
     typer.Option(
         "--threads", help="Processor threads for torch.", min=1, rich_help_panel=EXECUTION
+    ),
+]
+RanksFlag = Annotated[
+    int,
+    typer.Option(
+        "--ranks",
+        help="Processes that decode together, with a GPU each on CUDA.",
+        min=1,
+        max=64,
+        rich_help_panel=RANKS,
+    ),
+]
+ParallelFlag = Annotated[
+    str,
+    typer.Option(
+        "--parallel",
+        help="What ranks divide: draft (trees drafted together), target (its layers), or both.",
+        rich_help_panel=RANKS,
+    ),
+]
+PlacementFlag = Annotated[
+    str,
+    typer.Option(
+        "--placement",
+        help="Draft beside the target, on ranks of its own, or split by measured times.",
+        rich_help_panel=RANKS,
     ),
 ]
 

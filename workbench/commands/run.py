@@ -18,6 +18,9 @@ from workbench.commands.flags import (
     DraftsFlag,
     DtypeFlag,
     JsonFlag,
+    ParallelFlag,
+    PlacementFlag,
+    RanksFlag,
     SeedFlag,
     TargetFlag,
     TemperatureFlag,
@@ -120,6 +123,9 @@ def run(
     repeats: Annotated[
         int, typer.Option(help="Decode everything so often.", min=1, rich_help_panel=EXECUTION)
     ] = 1,
+    ranks: RanksFlag = 1,
+    parallel: ParallelFlag = "draft",
+    placement: PlacementFlag = "beside",
 ) -> None:
     """Decode a prompt or a workload: the text streams, the figures follow, every step is kept.
 
@@ -134,6 +140,8 @@ def run(
         draftree run -w code --limit 5 --batch 4 --json > result.json
 
         draftree run -m static-tree --draft pycode-draft --draft ./my-draft -p "import os"
+
+        draftree run --ranks 2 --placement own -o nodes=12 -p "import os"
 
         draftree run --spec dynamic-tree-code.spec.json --limit 2 -o nodes=12
 
@@ -178,6 +186,9 @@ def run(
         "batch": batch,
         "execution": execution,
         "threads": threads,
+        "ranks": ranks,
+        "parallel": parallel,
+        "placement": placement,
         "repeats": repeats,
     }
     if spec_file:

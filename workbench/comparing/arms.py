@@ -16,6 +16,7 @@ from engine.errors import UserError
 from engine.tree import MOST_DRAFTS
 from engine.verify_paths import TYPICAL, Typical
 from workbench.comparing.expand import expand, read_arm, split_methods
+from workbench.ranks import MOST_RANKS, PARALLEL, PLACEMENTS
 from workbench.spec import Verify
 
 PLAIN = "autoregressive"
@@ -36,6 +37,9 @@ _RUN_SETTINGS = {
     "verify": get_args(Verify),
     "children": ("auto", "fixed", "coupled", "sampled"),
     "drafts": ("all", *map(str, range(1, MOST_DRAFTS + 1))),
+    "ranks": tuple(map(str, range(1, MOST_RANKS + 1))),
+    "parallel": PARALLEL,
+    "placement": PLACEMENTS,
 }
 _THRESHOLDS = ("typical_epsilon", "typical_alpha")
 
@@ -51,6 +55,10 @@ class Arm:
     children: str = "auto"
     typical: Typical = TYPICAL
     drafts: str = "all"  # draft models whose trees it merges: the first so many
+    #: of several ranks; empty: as the comparison says
+    ranks: str = ""
+    parallel: str = ""
+    placement: str = ""
 
     @property
     def is_hugging_face(self) -> bool:
@@ -97,9 +105,8 @@ def parse_arm(text: str) -> Arm:
     settings = {key: values.pop(key) for key in _RUN_SETTINGS if key in values}
     for key, value in settings.items():
         if value not in _RUN_SETTINGS[key]:
-            raise UserError(
-                f"{key} of {name} is {value!r}; use one of {', '.join(_RUN_SETTINGS[key])}."
-            )
+            known = f"1 to {MOST_RANKS}" if key == "ranks" else ", ".join(_RUN_SETTINGS[key])
+            raise UserError(f"{key} of {name} is {value!r}; use one of {known}.")
     given = {key: _threshold(name, key, values.pop(key)) for key in _THRESHOLDS if key in values}
     typical = TYPICAL._replace(**{key.removeprefix("typical_"): given[key] for key in given})
     check_options(name, values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from engine.records import RequestRecord, StageTimes, StepRecord
 from engine.requests import Request
 from engine.sampling import Sampling
 from workbench.comparing.arms import (
+    BASELINES,
     DRAFT_ALONE,
     HF_ASSISTED,
     HF_GENERATE,
@@ -24,10 +25,12 @@ from workbench.comparing.result import CompareSpec
 from workbench.events import RunSummary
 from workbench.models import Pair
 from workbench.profiling import profile_finder
+from workbench.ranks import ranks_config, threads_per_rank
 
 if TYPE_CHECKING:
     from engine.decode import Engine
     from engine.models import LoadedModel
+    from engine.serving.trace import LaneRow
 
 OnProgress = Callable[[str, str, float | None], None]
 ShouldStop = Callable[[], bool]
@@ -44,6 +47,7 @@ class Decoded(NamedTuple):
     steps: list[StepRecord]
     times: StageTimes  # totals, where there are no steps
     draft_passes: int = 0
+    lanes: Sequence[LaneRow] = ()  # of an arm on several ranks
 
 
 class Decoder(Protocol):
@@ -80,6 +84,7 @@ class Site(NamedTuple):
     capacity: int  # tokens of the longest prompt with its output
     on_progress: OnProgress
     text_draft: LoadedModel | None = None  # of arms that take any vocabulary; None: as the others
+    most_ranks: int = 1  # of all arms
 
     def executing(self, execution: str) -> Site:
         """The same site with another way of execution."""
@@ -123,6 +128,12 @@ class Site(NamedTuple):
             children=arm.children,
         )
 
+    def ranks_of(self, arm: Arm) -> int:
+        """The ranks an arm works on: its own number, or that of the comparison's methods."""
+        if arm.method in BASELINES or arm.label == PLAIN:
+            return 1
+        return int(arm.ranks or self.spec.ranks)
+
     @property
     def sampling(self) -> Sampling:
         """The spec's sampling, checked."""
@@ -152,6 +163,9 @@ class EngineDecoder:
     def decode(self, request: Request, should_stop: ShouldStop) -> Decoded:
         """Decode with the request alone in the batch; time between steps is `unaccounted`."""
         steps: list[StepRecord] = []
+        ranks = self.engine.parallel
+        if ranks is not None:
+            ranks.begin_lanes()
         self.engine.add(request)
         ended = time.perf_counter_ns()
         while True:
@@ -167,7 +181,8 @@ class EngineDecoder:
             steps += output.steps
             ended = now
             if output.finished:
-                return Decoded(output.finished[0], steps, StageTimes())
+                lanes = ranks.take_lanes() if ranks is not None else ()
+                return Decoded(output.finished[0], steps, StageTimes(), lanes=lanes)
 
     def plain_step_ns(self, request: Request) -> int | None:
         """Nanoseconds of a plain pass behind this prompt."""
@@ -262,5 +277,11 @@ def _engine(arm: Arm, site: Site) -> Engine:
         capacity=site.capacity,
         on_progress=site.on_progress,
         profile_for=profile_finder(used, cache=site.setting.cache, batch=1),
+        ranks=ranks_config(
+            site.ranks_of(arm),
+            parallel=arm.parallel or site.spec.parallel,
+            placement=arm.placement or site.spec.placement,
+            threads=site.spec.threads or threads_per_rank(None, site.most_ranks),
+        ),
     )
     return build_engine(config, **used.as_models())

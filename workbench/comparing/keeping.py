@@ -11,7 +11,13 @@ from typing import Any
 
 from engine.records import RequestRecord, StepRecord
 from workbench import environment
-from workbench.comparing.decoders import Decoded, Decoder, StoppedError, add_totals
+from workbench.comparing.decoders import (
+    Decoded,
+    Decoder,
+    EngineDecoder,
+    StoppedError,
+    add_totals,
+)
 from workbench.comparing.prepare import Group, run_spec
 from workbench.comparing.result import ArmRun, Sample
 from workbench.events import Event, RunFinished
@@ -54,6 +60,8 @@ class KeptArm:
     def keep(self, decoded: Decoded) -> None:
         """Keep a request that was decoded in full."""
         repeat = decoded.record.repeat
+        before = self.num_steps
+        self.recorder.lanes(lane._replace(step=lane.step + before) for lane in decoded.lanes)
         for step in decoded.steps:
             step.tree.draft_probs = {}  # large, and not stored
             step.batch_step = self.num_steps  # the engine counts warm-ups and other workloads too
@@ -115,6 +123,8 @@ def _open(
     known = environment.describe(spec, **site.pair_of(arm).as_models(), mode=decoder.mode)
     if decoder.setting:
         known["setting"] = decoder.setting
+    if isinstance(decoder, EngineDecoder) and decoder.engine.parallel is not None:
+        known["parallel"] = decoder.engine.parallel.description
     recorder.begin(mode=decoder.mode, plain_step_ns=plain_step_ns, environment=known)
     run = ArmRun(
         label=arm.label,

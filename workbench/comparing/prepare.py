@@ -15,7 +15,9 @@ from workbench.comparing.decoders import Decoder, HFDecoder, Setting, Site
 from workbench.comparing.result import CompareSpec
 from workbench.comparing.telling import Telling
 from workbench.conversation import Conversation, conversations
+from workbench.job import use_threads
 from workbench.models import Pair
+from workbench.ranks import reserve, threads_per_rank
 from workbench.spec import RunSpec
 from workbench.workloads import Question
 
@@ -59,6 +61,7 @@ def prepare(
         on_progress=telling.progress,
         text_draft=_load_text_draft(spec, wanted, setting.dtype, telling),
     )
+    site = _with_ranks(site, wanted, telling)
     _check_drafts(wanted, site, telling)
     talks = {
         name: list(
@@ -99,6 +102,9 @@ def run_spec(site: Site, arm: Arm, workload: str) -> RunSpec:
         "execution": setting.execution,
         "ignore_eos": True,
         "arm": arm.label,
+        "ranks": site.ranks_of(arm),
+        "parallel": arm.parallel or spec.parallel,
+        "placement": arm.placement or spec.placement,
     }
     same = ("limit", "repeats", "max_new_tokens", "temperature", "top_k", "top_p", "seed",
             "chat_template", "device", "threads")  # fmt: skip
@@ -107,6 +113,19 @@ def run_spec(site: Site, arm: Arm, workload: str) -> RunSpec:
 
 def _draft_of(arm: Arm, spec: CompareSpec) -> str | None:
     return spec.text_draft or spec.draft if arm.takes_any_vocabulary else spec.draft
+
+
+def _with_ranks(site: Site, arms: Sequence[Arm], telling: Telling) -> Site:
+    """All ranks that some arm needs, started once; arms on fewer use the first ones."""
+    most = max(map(site.ranks_of, arms))
+    if most == 1:
+        return site
+    threads = threads_per_rank(site.spec.threads, most)
+    telling.progress("ranks", f"Starting {most} ranks")
+    reserve(most, device=site.pair.target.device, threads=threads)
+    use_threads(threads)
+    telling.note(f"All arms ran with {threads} processor threads per rank.")
+    return site._replace(most_ranks=most)
 
 
 def _load_text_draft(

@@ -23,7 +23,15 @@ from engine.records import RequestRecord
 from engine.tree import MOST_DRAFTS
 from workbench.events import RunSummary
 from workbench.losslessness import Difference
-from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, EMBEDDED_TEXT_DRAFT, Dtype, Execution
+from workbench.spec import (
+    EMBEDDED_DRAFT,
+    EMBEDDED_TARGET,
+    EMBEDDED_TEXT_DRAFT,
+    Dtype,
+    Execution,
+    Parallel,
+    Placement,
+)
 
 Baseline = Literal["hf-generate", "hf-assisted", "hf-prompt-lookup", "draft-alone"]
 
@@ -72,6 +80,11 @@ class CompareSpec(BaseModel):
         description="auto takes CUDA graphs on a GPU; waits for compiled forwards on a CPU",
     )
     threads: int | None = Field(default=None, ge=1, description="torch threads; None: its choice")
+    ranks: int = Field(
+        default=1, ge=1, le=64, description="ranks of the methods named; an arm may say `ranks=2`"
+    )
+    parallel: Parallel = Field(default="draft", description="what ranks divide")
+    placement: Placement = Field(default="beside", description="where the draft model is")
 
     @model_validator(mode="before")
     @classmethod
