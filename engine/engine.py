@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from engine.costs import Known, no_profile
 from engine.decode import Engine
-from engine.drafters.base import DrafterContext, Method
+from engine.drafters.base import Drafter, DrafterContext, Method
 from engine.drafters.common import KeepGenerating
 from engine.drafters.merged import Merged, why_one_draft
 from engine.drafters.model_drafter import PENDING_ROWS
@@ -23,6 +24,11 @@ from engine.selfcheck import check_tree_attention
 from engine.target import Target
 from engine.tree import Children
 from engine.verify_paths import TYPICAL, Typical
+
+if TYPE_CHECKING:
+    from engine.parallel.build import Parallel, RanksConfig
+
+logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, str, float | None], None]
 
@@ -45,7 +51,9 @@ class EngineConfig:
     ignore_eos: bool = False
     capacity: int = 2048
     on_progress: OnProgress = lambda phase, message, fraction: None
-    #: mode (eager or compiled) -> what is known of the pair on this machine
+    #: several ranks: who holds what; None: this process alone
+    ranks: RanksConfig | None = None
+    #: mode of execution -> what is known of the pair on this machine
     profile_for: Callable[[str], Known] = no_profile
 
 
@@ -81,27 +89,37 @@ def build_engine(
     models = [target, *drafts]
     for loaded in models:
         check_tree_attention(loaded)
-    forwards, mode = forwards_for(models, config)
     max_nodes = 1 + max(1, len(drafts)) * (method.max_nodes(config.options) - 1)
-    target_runner = TreeRunner(
-        target,
-        num_slots=config.batch,
-        capacity=config.capacity,
-        max_tree=max_nodes,
-        use_cache=config.cache,
-        forward=forwards[0],
-    )
+    parallel = _on_ranks(config, target, drafts, children, max_nodes)
+    if parallel is not None and parallel.shares_target:
+        config = replace(config, execution="eager")
+    forwards, mode = forwards_for(models, config)
+    slots: dict[str, Any] = {"num_slots": config.batch, "use_cache": config.cache}
+    target_room = slots | {"capacity": config.capacity, "max_tree": max_nodes}
+    draft_room = slots | {
+        "capacity": method.draft_capacity(config.options, config.capacity),
+        "max_tree": method.max_draft_rows(config.options) + PENDING_ROWS,
+    }
+    if parallel is not None:
+        draft_room["max_tree"] += parallel.extra_rows
     draft_runners = [
-        TreeRunner(
-            one,
-            num_slots=config.batch,
-            capacity=method.draft_capacity(config.options, config.capacity),
-            max_tree=method.max_draft_rows(config.options) + PENDING_ROWS,
-            use_cache=config.cache,
-            forward=forward,
+        (TreeRunner if parallel is None else parallel.draft_runner)(
+            one, **draft_room, forward=forward
         )
         for one, forward in zip(drafts, forwards[1:], strict=True)
+        if parallel is None or parallel.drafts_here
     ]
+    drafter: Drafter | None = None
+    if parallel is None:
+        target_runner = TreeRunner(target, **target_room, forward=forwards[0])
+    else:
+        target_runner, drafter = parallel.set_up(
+            draft_runners[0] if draft_runners else None,
+            target_room=target_room,
+            draft_room=draft_room,
+            target_forward=forwards[0],
+            mode=mode,
+        )
     context = DrafterContext(
         sampling=config.sampling,
         children=children,
@@ -112,7 +130,8 @@ def build_engine(
         profile=lambda: config.profile_for(mode),
         kernels=config.kernels != "off",
     )
-    drafter = method.build(config.options, context)
+    if drafter is None:
+        drafter = method.build(config.options, context)
     if len(draft_runners) > 1:
         others = [context._replace(draft=runner) for runner in draft_runners[1:]]
         drafter = Merged([drafter, *(method.build(config.options, one) for one in others)])
@@ -128,6 +147,36 @@ def build_engine(
         budget=max_nodes - 1,
         ignore_eos=config.ignore_eos,
         mode=mode,
+        parallel=parallel,
+    )
+
+
+def _on_ranks(
+    config: EngineConfig,
+    target: LoadedModel,
+    drafts: list[LoadedModel],
+    children: Children,
+    max_nodes: int,
+) -> Parallel | None:
+    """The ranks that were asked for, None where it is this one alone. Raises UserError."""
+    if config.ranks is None or config.ranks.num_ranks == 1:
+        return None
+    from engine.parallel.build import Parts, start
+
+    return start(
+        config.ranks,
+        Parts(
+            method=config.method,
+            options=config.options,
+            target=target,
+            drafts=drafts,
+            max_nodes=max_nodes,
+            max_draft_rows=METHODS[config.method].max_draft_rows(config.options),
+            sampling=config.sampling,
+            children=children,
+            with_replacement=config.verify == "multi-step",
+            execution=config.execution,
+        ),
     )
 
 
@@ -205,9 +254,21 @@ def check_same_vocabulary(target: LoadedModel, draft: LoadedModel) -> None:
 def forwards_for(
     models: list[LoadedModel], config: EngineConfig
 ) -> tuple[list[Forward | None], str]:
-    """Compiled forwards if asked for, or at hand under 'auto'; None stands for eager."""
+    """The forwards of the mode asked for, and that mode; None stands for eager.
+
+    'auto' takes CUDA graphs where all models are on CUDA devices, and compiled forwards on a CPU
+    where they are at hand. Raises UserError for a mode that is not to be had here.
+    """
     if config.execution == "eager" or not config.cache:
         return [None] * len(models), "eager"
+    on_cuda = all(m.device.startswith("cuda") for m in models)
+    if config.execution == "graph" or (config.execution == "auto" and on_cuda):
+        return _graphs_for(models, config)
+    if config.execution == "inductor":
+        from engine.inductor import inductor_forward
+
+        config.on_progress("compiling", "compiling in this process, a size at a time", None)
+        return [inductor_forward(m, num_slots=config.batch) for m in models], "inductor"
     from engine.compiled import at_hand, forward_for, why_not
 
     if config.execution == "auto" and not all(at_hand(m, config.batch) for m in models):
@@ -222,3 +283,22 @@ def forwards_for(
             )
         return [None] * len(models), "eager"
     return list(found), "compiled"
+
+
+def _graphs_for(
+    models: list[LoadedModel], config: EngineConfig
+) -> tuple[list[Forward | None], str]:
+    from engine.graphs import graph_forward
+
+    try:
+        return [graph_forward(m, num_slots=config.batch) for m in models], "graph"
+    except UserError as error:
+        if config.execution == "graph":
+            raise
+        logger.warning("running eager: %s", error)
+        return [None] * len(models), "eager"
+
+
+def best_mode(models: Sequence[LoadedModel]) -> str:
+    """The fastest way of execution that these models may have, compiling included."""
+    return "graph" if all(m.device.startswith("cuda") for m in models) else "compiled"
