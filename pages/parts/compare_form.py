@@ -11,6 +11,7 @@ from engine.registry import method_names
 from engine.tree import MOST_DRAFTS
 from pages.parts.busy import other_job
 from pages.parts.compare_editor import arm_editor
+from pages.parts.ranks import ranks_form
 from pages.parts.settings import handle
 from workbench.comparing.result import CompareSpec
 from workbench.jobs import COMPARE, SWEEP
@@ -52,6 +53,9 @@ def compare_form(*, sweep: bool, active: bool) -> None:
             arm_editor(ARMS[sweep])
     with st.expander("Baselines, models and precision", icon=":material/settings:"):
         fields |= _rest(sweep=sweep)
+    with st.expander("Several GPUs", icon=":material/memory:"):
+        fields |= ranks_form("compare/", persist_state="session")
+        st.caption("A method may say its own: `dynamic-tree:ranks=[1,2,4]`.")
     try:
         with cost_place:
             spec = _spec(fields, sweep=sweep)

@@ -11,6 +11,7 @@ from engine.options import OptionInfo
 from engine.registry import METHODS, describe, method_names
 from engine.verify_paths import TYPICAL
 from pages.parts.models import choose_pair
+from pages.parts.ranks import ranks_form
 from workbench.spec import (
     ChildrenChoice,
     Dtype,
@@ -52,7 +53,9 @@ def folded_form(method: str) -> dict[str, Any]:
     with st.expander("Method options", icon=":material/tune:"):
         options = _options(method)
     with st.expander("Sampling and precision", icon=":material/casino:"):
-        return {"options": options} | _sampling() | _precision()
+        rest = _sampling() | _precision()
+    with st.expander("Several GPUs", icon=":material/memory:"):
+        return {"options": options} | rest | ranks_form()
 
 
 def start(handle: Handle, fields: dict[str, Any]) -> None:

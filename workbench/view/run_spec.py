@@ -13,6 +13,7 @@ from workbench.view.forms import WORKLOAD_LABELS
 _ALIKE = (
     "max_new_tokens", "temperature", "top_k", "top_p", "seed", "verify", "children", "dtype",
     "device", "execution", "cache", "typical_epsilon", "typical_alpha", "other_drafts",
+    "ranks", "parallel", "placement",
 )  # fmt: skip
 #: what the widgets can show; a value beyond cannot be taken over
 _BOUNDS = {
