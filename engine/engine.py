@@ -17,7 +17,7 @@ from engine.errors import UserError
 from engine.forward import Forward
 from engine.models import LoadedModel
 from engine.registry import METHODS
-from engine.rules import DRAWN_RULES, LOSSY_RULES, Kernels, Verifier
+from engine.rules import DRAWN_RULES, LOSSY_RULES, Verifier
 from engine.runner import TreeRunner
 from engine.sampling import Sampling
 from engine.selfcheck import check_tree_attention
@@ -43,7 +43,7 @@ class EngineConfig:
     verify: str = "match"
     typical: Typical = TYPICAL
     #: compiled code for acceptance and expansion: auto where it is quicker, or off; same outcomes
-    kernels: Kernels = "auto"
+    kernels: str = "auto"
     children: str = "auto"
     cache: bool = True
     batch: int = 1
