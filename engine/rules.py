@@ -42,7 +42,7 @@ class Verifier:
     sampling: Sampling
     typical: Typical = TYPICAL
     #: auto: by compiled code where it has the rule; off: by the rules in Python. The same verdicts
-    kernels: Kernels = "auto"
+    kernels: str = "auto"
     #: judges trees whose logits stay on a device
     device: DeviceJudge = field(default_factory=DeviceJudge, compare=False, repr=False)
 

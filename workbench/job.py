@@ -280,6 +280,7 @@ def engine_for(
         cache=spec.cache,
         batch=spec.batch,
         execution=spec.execution,
+        kernels=spec.kernels,
         ignore_eos=spec.ignore_eos,
         capacity=capacity,
         on_progress=on_progress,

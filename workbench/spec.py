@@ -16,6 +16,8 @@ EMBEDDED_TEXT_DRAFT = "pycode-bytes"
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Execution = Literal["auto", "eager", "compiled", "graph", "inductor"]
+#: engine.rules.Kernels, which a spec does not import torch for
+Kernels = Literal["auto", "off"]
 Verify = Literal["match", "multi-step", "without-replacement", "block", "traversal", "typical"]
 #: verification rules that change the output's law
 LOSSY = ("typical",)
@@ -77,6 +79,10 @@ class RunSpec(BaseModel):
     execution: Execution = Field(
         default="auto",
         description="auto takes CUDA graphs on a GPU, compiled forwards at hand on a CPU",
+    )
+    kernels: Kernels = Field(
+        default="auto",
+        description="compiled code for acceptance and expansion; off: the same in Python",
     )
     threads: int | None = Field(default=None, ge=1, description="torch threads; None: its choice")
     ranks: int = Field(

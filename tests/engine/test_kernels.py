@@ -107,7 +107,7 @@ def test_an_unknown_switch_is_refused():
     from engine.errors import UserError
 
     with pytest.raises(UserError, match="kernels"):
-        Verifier("match", SAMPLED, kernels="fast")  # type: ignore[arg-type]
+        Verifier("match", SAMPLED, kernels="fast")
 
 
 @pytest.mark.parametrize("top_k", [0, 5])

@@ -107,6 +107,13 @@ def run(
             rich_help_panel=EXECUTION,
         ),
     ] = "auto",
+    kernels: Annotated[
+        str,
+        typer.Option(
+            help="auto or off: compiled code for acceptance and expansion; the same tokens.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "auto",
     cache: Annotated[
         bool,
         typer.Option(
@@ -185,6 +192,7 @@ def run(
         "cache": cache,
         "batch": batch,
         "execution": execution,
+        "kernels": kernels,
         "threads": threads,
         "ranks": ranks,
         "parallel": parallel,

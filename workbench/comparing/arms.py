@@ -17,7 +17,7 @@ from engine.tree import MOST_DRAFTS
 from engine.verify_paths import TYPICAL, Typical
 from workbench.comparing.expand import expand, read_arm, split_methods
 from workbench.ranks import MOST_RANKS, PARALLEL, PLACEMENTS
-from workbench.spec import Verify
+from workbench.spec import Kernels, Verify
 
 PLAIN = "autoregressive"
 HF_GENERATE = "hf-generate"
@@ -40,6 +40,7 @@ _RUN_SETTINGS = {
     "ranks": tuple(map(str, range(1, MOST_RANKS + 1))),
     "parallel": PARALLEL,
     "placement": PLACEMENTS,
+    "kernels": get_args(Kernels),
 }
 _THRESHOLDS = ("typical_epsilon", "typical_alpha")
 
@@ -59,6 +60,7 @@ class Arm:
     ranks: str = ""
     parallel: str = ""
     placement: str = ""
+    kernels: str = "auto"
 
     @property
     def is_hugging_face(self) -> bool:

@@ -273,6 +273,7 @@ def _engine(arm: Arm, site: Site) -> Engine:
         cache=site.setting.cache,
         batch=1,
         execution=site.setting.execution,
+        kernels=arm.kernels,
         ignore_eos=True,
         capacity=site.capacity,
         on_progress=site.on_progress,

@@ -100,6 +100,7 @@ def run_spec(site: Site, arm: Arm, workload: str) -> RunSpec:
         "dtype": setting.dtype,
         "cache": setting.cache,
         "execution": setting.execution,
+        "kernels": arm.kernels,
         "ignore_eos": True,
         "arm": arm.label,
         "ranks": site.ranks_of(arm),
