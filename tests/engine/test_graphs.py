@@ -14,12 +14,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine import graphs
-from engine.envelopes import Envelope, columns_up, envelope_of, round_up
+from engine.envelopes import Buffers, Envelope, Inputs, columns_up, envelope_of, round_up
 from engine.errors import UserError
 from engine.forward import EagerForward
 from engine.graphs import Rerun, graph_forward
+from engine.packing import Packing, can_pack
 from engine.replaying import Counts, EnvelopeForward
-from engine.runner import Nodes, TreeRunner
+from engine.runner import Nodes, TreeRunner, kv_shapes
 from engine.sampling import Sampling
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, near, requests, tiny, tokens_of
 
@@ -281,6 +282,36 @@ def test_the_watch_sees_what_a_recording_would_refuse():
         values[values > 2]
         float(values[0])
     assert watch.seen >= {"boolean index", "aten._local_scalar_dense"}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("architecture", sorted(CONFIGS))
+def test_a_pass_in_its_buffers_stays_on_the_models_device(architecture, packed):
+    """On the meta device a tensor left on the host cannot be mixed in without an error."""
+    loaded = tiny(architecture)
+    if packed and not can_pack(loaded.attention):
+        pytest.skip("does not run packed")
+    shapes = kv_shapes(loaded)
+    model = loaded.model.to("meta", torch.bfloat16)
+
+    def zeros(*sizes, dtype=torch.int64):
+        return torch.zeros(sizes, dtype=dtype, device="meta")
+
+    shape = (1, 5) if packed else (2, 3)
+    keys, values = (
+        [zeros(4, 128, each[0], each[which], dtype=torch.bfloat16) for each in shapes]
+        for which in (1, 2)
+    )
+    masks = [zeros(2, 1, 3, 32, dtype=torch.bfloat16)] * (2 if loaded.window else 1)
+    packing = Packing(zeros(2, 3), zeros(5)) if packed else None
+    given = Inputs(zeros(*shape), zeros(*shape), zeros(*shape), masks, keys, values, packing)
+    buffers = Buffers(Envelope(2, 4, 8 if packed else 0, 128, cache=0), given)
+    buffers.fill(given)
+    with torch.inference_mode():
+        step = EagerForward(model, windowed_dict=loaded.windowed_dict).step
+        logits, log_norm = step(*buffers.inputs)
+    assert logits.device.type == log_norm.device.type == "meta"
+    assert logits.shape[:2] == log_norm.shape == ((1, 8) if packed else (2, 4))
 
 
 def test_graphs_on_a_cpu_say_what_to_do_instead():
