@@ -231,6 +231,7 @@ def test_second_turns_have_the_same_prompt_for_every_arm(spec: CompareSpec, tmp_
         ({"methods": ["speculative:length=0"]}, "length"),
         ({"methods": ["speculative:verify=typical,typical_alpha=2"]}, "typical_alpha.* is '2'"),
         ({"methods": ["speculative:typical_alpha=0.2"]}, "go with verify=typical"),
+        ({"methods": ["speculative:kernels=fast"]}, "kernels of speculative is 'fast'"),
         ({"methods": ["hf-assisted:schedule=none"]}, "constant, heuristic"),
         ({"workloads": ["no-such"]}, "no workload or file"),
         ({"temperature": -1.0}, "temperature is -1"),
@@ -262,6 +263,8 @@ def test_arms_are_parsed_with_their_commas() -> None:
     assert arm == Arm(
         arm.label, "speculative", {"length": "4"}, verify="multi-step", children="sampled"
     )
+    arm = parse_arm("speculative:length=4,kernels=off")
+    assert (arm.kernels, arm.label) == ("off", "speculative:length=4,kernels=off")
     labels = [arm.label for arm in parse_arms("speculative,speculative,hf-assisted:tokens=2")]
     assert labels == [
         "autoregressive",

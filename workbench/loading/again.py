@@ -20,7 +20,7 @@ FLAGS = {
     "options": "option",
 }
 #: fields that `draftree load` has no flag for: a spec file holds them
-SPEC_ONLY = ("prompt", "typical_epsilon", "typical_alpha")
+SPEC_ONLY = ("prompt", "typical_epsilon", "typical_alpha", "kernels")
 #: given by the circumstances of a run, or by another field
 _NOT_FLAGS = {"comparison", "arm", "batch", "repeats", "cache", *SPEC_ONLY}
 _SWITCHED_OFF = ("chat_template",)
