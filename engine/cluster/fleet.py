@@ -149,8 +149,7 @@ class Fleet:
                             f"{member.report.message}"
                         )
                 self._look_after()
-                progress = self._progress()
-                if progress != told:
+                if self._members and (progress := self._progress()) != told:
                     told = progress
                     on_progress(*progress)
                 time.sleep(_PAUSE_S)

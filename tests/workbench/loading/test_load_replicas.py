@@ -63,7 +63,7 @@ def test_two_replicas_write_the_texts_that_one_engine_writes(asked: LoadSpec) ->
 def test_what_a_replica_refuses_and_a_stop_while_loading_keep_no_run(asked: LoadSpec) -> None:
     before = len(list_runs())
     wrong = asked.model_copy(update={"replicas": 2, "verify": "block", "temperature": 1.0})
-    with pytest.raises(UserError, match=r"Replica \d \(process \d+\): Rule block is for chains"):
+    with pytest.raises(UserError, match=r"Replica \d \(process \d+\): dynamic-tree with these"):
         loading.execute(wrong, lambda event: None, lambda: False)
     told: list[Event] = []
     stopped = loading.execute(
