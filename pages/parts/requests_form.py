@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from engine.errors import UserError
-from engine.registry import METHODS, method_names
+from engine.registry import METHODS, describe, method_names
 from pages.parts.busy import other_job
 from pages.parts.controls import folded_form
 from pages.parts.models import choose_pair
@@ -19,9 +19,11 @@ from workbench.view.requests_form import (
     ARRIVAL_LABELS,
     BUDGET_LABELS,
     POLICY_LABELS,
+    auction_note,
     build_load,
     cost,
 )
+from workbench.view.requests_words import AUCTIONEER
 
 PROBLEM, STOPPING = "requests/problem", "requests/stopping"
 _MIX = "A number, uniform:LOW-HIGH or lognormal:MEDIAN:SIGMA."
@@ -50,8 +52,9 @@ def load_form(*, active: bool) -> None:
     problem = None
     try:
         with cost_place:
-            spec = build_load(fields)
-            st.caption(escape_markdown(cost(spec)))
+            spec = build_load(fields, auctions=_auctions(fields["method"]))
+            said = f"{cost(spec)} {auction_note(fields, spec)}".strip()
+            st.caption(escape_markdown(said))
     except UserError as error:
         spec, problem = None, str(error)
         cost_place.caption(f":material/info: {escape_markdown(problem)}")
@@ -62,6 +65,13 @@ def load_form(*, active: bool) -> None:
         st.session_state[STOPPING] = True
         handle().stop()
         st.rerun()
+
+
+def _auctions(method: str) -> bool:
+    """Whether one of the method's policies lets the nodes of all requests compete."""
+    return any(
+        info.name == "policy" and AUCTIONEER in (info.choices or ()) for info in describe(method)
+    )
 
 
 def _start(spec: LoadSpec | None, problem: str | None) -> None:
@@ -134,11 +144,12 @@ def _common() -> dict[str, Any]:
         "Budgets", list(BUDGET_LABELS), key="requests/budgets", persist_state="session",
         format_func=lambda name: BUDGET_LABELS.get(name, name),
         help="How the nodes of a step are divided among the requests in the batch. Auction: where "
-        "most tokens are expected of them. Fixed: as many for each. Proportional: a total, by what "
-        "each accepted of late. Round robin: a total, one after another.",
+        "most tokens are expected of them, and none where they cost more than they bring. Fixed: "
+        "as many for each. Proportional: a total, by what each accepted of late. Round robin: a "
+        "total, one after another.",
     )  # fmt: skip
     fields["budgets"] = budgets
-    if budgets != "auction":
+    if budgets not in ("auction", "own"):
         fields["nodes"] = int(st.number_input(
             "Nodes for each" if budgets == "fixed" else "Nodes in all", 0, 4096, 8,
             key="requests/nodes", persist_state="session",

@@ -13,7 +13,7 @@ from workbench.view.compare_words import Ended
 from workbench.view.forms import escape_markdown
 from workbench.view.requests_live import ended, live_payload, told
 
-_KEY = "requests-live"
+_KEY, _CLEARED = "requests-live", "requests/cleared"
 
 
 def live_view(*, active: bool) -> bool:
@@ -42,6 +42,9 @@ def _draw(was_active: bool) -> None:
     if serving and loading.ticks:
         requests_view(live_payload(loading), key=_KEY, on_ask=lambda: None)
     if busy != was_active:
+        if was_active and snapshot.kind == LOAD and not st.session_state.pop(_CLEARED, False):
+            st.session_state[_CLEARED] = True  # the view goes first, or two would be seen
+            return
         if was_active and snapshot.kind == LOAD and loading.run_id:
             st.query_params["run"] = loading.run_id
         st.rerun()

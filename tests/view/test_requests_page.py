@@ -15,7 +15,7 @@ from engine.errors import UserError
 from engine.paths import runs_folder
 from workbench.loading.state import Loading
 from workbench.store import list_runs
-from workbench.view.requests_form import build_load, cost
+from workbench.view.requests_form import auction_note, build_load, cost
 from workbench.view.requests_live import ended, live_payload, told
 
 
@@ -58,6 +58,7 @@ def test_from_start_to_the_stored_run(handle: ServingHandle) -> None:
     (spec,) = handle.specs
     assert (spec.method, spec.arrivals, spec.rate) == ("dynamic-tree", "poisson", 2.0)
     assert (spec.requests, spec.slots, spec.batch, spec.budgets) == (12, 8, 8, "auction")
+    assert spec.options == {"policy": "auto"}
     assert "Load run of dynamic-tree: Poisson at 2 per second" in said(at)
     assert at.button(key="requests/start").disabled
     handle.go_on(0.5)
@@ -174,6 +175,20 @@ FIELDS = {"method": "dynamic-tree", "workload": "code", "target": "pycode-target
           "timeout_s": 0.0}  # fmt: skip
 
 
+def test_an_auction_is_held_by_the_policy_that_can() -> None:
+    held = build_load(FIELDS, auctions=True)
+    assert held.options == {"policy": "auto"}
+    assert "held by the policy auto of dynamic-tree" in auction_note(FIELDS, held)
+    chosen = build_load(FIELDS | {"options": {"policy": "opt-tree"}}, auctions=True)
+    assert chosen.options == {"policy": "opt-tree"}
+    assert "The policy opt-tree holds no auction" in auction_note(FIELDS, chosen)
+    other = build_load(FIELDS | {"method": "speculative"})
+    assert "speculative holds no auction" in auction_note(FIELDS, other)
+    own = FIELDS | {"budgets": "own"}
+    assert build_load(own, auctions=True).options == {}
+    assert auction_note(own, build_load(own)) == ""
+
+
 def test_the_form_makes_a_spec_or_a_sentence() -> None:
     spec = build_load(FIELDS)
     assert (spec.slots, spec.batch, spec.timeout_s, spec.deadline_s) == (4, 4, None, None)
@@ -181,6 +196,7 @@ def test_the_form_makes_a_spec_or_a_sentence() -> None:
     assert (
         build_load(FIELDS | {"budgets": "proportional", "nodes": 12}).budgets == "proportional:12"
     )
+    assert build_load(FIELDS | {"budgets": "own"}, auctions=True).budgets == "auction"
     closed = build_load(FIELDS | {"arrivals": "closed", "clients": 3})
     assert "3 clients ask again when they are answered" in cost(closed)
     with pytest.raises(UserError, match="The target model is empty"):

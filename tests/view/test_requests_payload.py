@@ -210,7 +210,7 @@ def test_tables_agree_with_the_rows(load: Load, served: Served) -> None:
 
 
 def test_a_stored_run_answers_as_asked(tmp_path: Path, load: Load) -> None:
-    run = store_load(tmp_path, load, slots=4, rate=16.0)
+    run = store_load(tmp_path, load, slots=4, rate=16.0, options={"policy": "auto"})
     stored = StoredServing(run, tmp_path)
     first = payload(stored, {}, start=0)
     assert first["facts"]["moments"] == Served(history_of(*load)).facts["moments"]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from engine.errors import UserError
 from workbench.loading.spec import LoadSpec
 from workbench.view.compare_form import duration
-from workbench.view.requests_words import plural
+from workbench.view.requests_words import AUCTIONEER, auctioned, plural
 
 ARRIVAL_LABELS = {
     "poisson": "Poisson",
@@ -24,6 +24,7 @@ ARRIVAL_LABELS = {
 }
 BUDGET_LABELS = {
     "auction": "Auction",
+    "own": "As the method drafts",
     "fixed": "Fixed",
     "proportional": "Proportional",
     "round-robin": "Round robin",
@@ -38,18 +39,23 @@ POLICY_LABELS = {
 _OPTIONAL = ("deadline_s", "timeout_s", "trace")
 
 
-def build_load(fields: Mapping[str, Any]) -> LoadSpec:
-    """A checked spec; `nodes` goes with budgets other than the auction.
+def build_load(fields: Mapping[str, Any], *, auctions: bool = False) -> LoadSpec:
+    """A checked spec; `nodes` goes with budgets that have a number of them.
 
-    Raises UserError with a sentence for people.
+    `auctions` says that the method has a policy that holds the auction; it is taken where an
+    auction is wanted and no other policy was chosen. Raises UserError with a sentence for people.
     """
     values = dict(fields)
     for role in ("target", "draft"):
         if values.get(role) is not None and not str(values[role]).strip():
             raise UserError(f"The {role} model is empty; give a local folder or a hub id.")
-    nodes = values.pop("nodes", None)
-    if values["budgets"] != "auction":
-        values["budgets"] = f"{values['budgets']}:{nodes}"
+    nodes, budgets = values.pop("nodes", None), values["budgets"]
+    if budgets == "auction" and auctions:
+        values["options"] = {"policy": AUCTIONEER} | (values.get("options") or {})
+    elif budgets == "own":
+        values["budgets"] = "auction"  # no budget is set
+    elif budgets != "auction":
+        values["budgets"] = f"{budgets}:{nodes}"
     for name in _OPTIONAL:
         if not values.get(name):
             values.pop(name, None)
@@ -61,6 +67,17 @@ def build_load(fields: Mapping[str, Any]) -> LoadSpec:
         return LoadSpec(**values)
     except ValidationError as error:
         raise UserError(_sentence(error)) from error
+
+
+def auction_note(fields: Mapping[str, Any], spec: LoadSpec) -> str:
+    """Who holds the auction that was asked for, or that nobody does; empty for other budgets."""
+    if fields["budgets"] != "auction":
+        return ""
+    if auctioned(spec.model_dump()):
+        return f"The auction is held by the policy {AUCTIONEER} of {spec.method}."
+    policy = spec.options.get("policy")
+    who = f"The policy {policy}" if policy else spec.method
+    return f"{who} holds no auction: each request is drafted for as if it were alone."
 
 
 def cost(spec: LoadSpec) -> str:

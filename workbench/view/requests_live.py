@@ -16,7 +16,14 @@ from workbench.view.compare_words import Ended, Told
 from workbench.view.headline import UNKNOWN
 from workbench.view.requests import CHUNK, Served, history_of
 from workbench.view.requests_latency import FIGURES
-from workbench.view.requests_words import arrivals_told, figure, plural, setup, time_told
+from workbench.view.requests_words import (
+    arrivals_told,
+    auctioned,
+    figure,
+    plural,
+    setup,
+    time_told,
+)
 from workbench.view.visible import safe_text
 
 #: steps in the window: one chunk, so that nothing is asked for
@@ -55,7 +62,7 @@ def _payload(loading: Loading) -> dict[str, Any]:
         | {
             "before": loading.num_ticks - len(ticks),
             "latency": {name: _latency(loading.latencies.get(name)) for name in FIGURES},
-            "auction": _auctioned(loading),
+            "auction": loading.spec is not None and auctioned(loading.spec.model_dump()),
         },
         "chunks": {0: served.chunk(0)},
     }
@@ -97,10 +104,6 @@ def _latency(told: Latency | None) -> dict[str, list[Any]]:
     if told is None:
         return {"at": [], "count": [], "ms": []}
     return {"at": [0], "count": [told.count], "ms": [[told.median, told.p90, told.p99]]}
-
-
-def _auctioned(loading: Loading) -> bool:
-    return loading.spec is not None and loading.spec.budgets == "auction"
 
 
 def told(loading: Loading, *, stopping: bool = False) -> Told:

@@ -9,7 +9,7 @@ from engine.errors import UserError
 from workbench.store import RunEntry, RunStatus, open_run
 from workbench.store import serving as rows
 from workbench.view.requests import History, Served
-from workbench.view.requests_words import head
+from workbench.view.requests_words import auctioned, head
 
 #: chunks in one answer
 _MOST_CHUNKS = 4
@@ -37,7 +37,7 @@ class StoredServing:
             reason = f": it {info.status}. {info.message}" if info.message else "."
             raise UserError(f"Run {run_id} holds no step of requests and no lanes{reason}")
         self.spec = info.spec.model_dump(mode="json")
-        self.auctioned = self.spec.get("budgets") == "auction"
+        self.auctioned = auctioned(self.spec)
         self.head = head(self.served, self.spec, message=_ended(info.status, info.message))
 
 

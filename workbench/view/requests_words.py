@@ -11,6 +11,8 @@ from workbench.view.requests import Served
 from workbench.view.runs_frame import models_text, options_text
 from workbench.view.visible import safe_text
 
+#: the policy under which nodes of all requests compete
+AUCTIONEER = "auto"
 #: what became of requests that did not complete: field of `LoadMetrics`, words
 _OTHERS = {
     "cancelled": "cancelled",
@@ -56,7 +58,7 @@ def setup(spec: Mapping[str, Any]) -> str:
     parts = [str(spec.get("method") or ""), options_text(spec), models_text(spec)]
     if "arrivals" in spec:
         parts += [arrivals_told(spec), plural(int(spec.get("slots") or 0), "slot")]
-        parts += [str(spec.get("policy") or ""), budgets_told(str(spec.get("budgets") or ""))]
+        parts += [str(spec.get("policy") or ""), budgets_told(spec)]
     return " · ".join(safe_text(part) for part in parts if part)
 
 
@@ -71,12 +73,18 @@ def arrivals_told(spec: Mapping[str, Any]) -> str:
     return f"{name} at {rate:g} per second"
 
 
-def budgets_told(budgets: str) -> str:
-    """`nodes by auction`, or `fixed budgets of 8 nodes`."""
-    kind, _, nodes = budgets.partition(":")
-    if not nodes:
-        return f"nodes by {kind}" if kind else ""
-    return f"{kind.replace('-', ' ')} budgets of {nodes} nodes"
+def auctioned(spec: Mapping[str, Any]) -> bool:
+    """Whether the nodes of a step went to the requests of which most was expected."""
+    policy = (spec.get("options") or {}).get("policy")
+    return spec.get("budgets") == "auction" and policy == AUCTIONEER
+
+
+def budgets_told(spec: Mapping[str, Any]) -> str:
+    """`nodes by auction`, `fixed budgets of 8 nodes`; empty where the method drafts as alone."""
+    kind, _, nodes = str(spec.get("budgets") or "").partition(":")
+    if nodes:
+        return f"{kind.replace('-', ' ')} budgets of {nodes} nodes"
+    return "nodes by auction" if auctioned(spec) else ""
 
 
 def load_state(told: LoadMetrics) -> str:
