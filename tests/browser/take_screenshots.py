@@ -1,8 +1,8 @@
 """The pictures of README and docs, from real runs: `python tests/browser/take_screenshots.py`.
 
-Decodes one prompt by several methods, measures a comparison, a sweep and a search into a store of
-its own (or takes the store that `--runs` names), and saves every page in both themes at two widths
-as docs/images/PAGE-THEME-WIDTH.png.
+Decodes one prompt by several methods, serves a load, measures a comparison, a sweep and a search
+into a store of its own (or takes the store that `--runs` names), and saves every page in both
+themes at two widths as docs/images/PAGE-THEME-WIDTH.png.
 """
 
 from __future__ import annotations
@@ -86,6 +86,9 @@ def fill(environment: dict[str, str], scratch: Path) -> None:
        "--limit", "4", "--repeats", "3", "-n", "96")  # fmt: skip
     do("tune", "dynamic-tree", "-w", "code", "--limit", "6", "-n", "64", "--trials", "16",
        "--only", "policy,nodes,depth", "--name", STUDY)  # fmt: skip
+    do("load", "-m", "dynamic-tree", "-o", "policy=auto", "--rate", "2.5", "--requests", "30",
+       "-n", "40", "--slots", "5", "--clients", "3", "--deadline", "uniform:4-12",
+       "--cancel-fraction", "0.08")  # fmt: skip
     for method in METHODS:
         do("run", "-m", method, "-p", PROMPT, "-n", "160")
 
@@ -168,6 +171,21 @@ def show_race(page: Page) -> None:
     )
 
 
+def show_requests(page: Page) -> None:
+    """A step in which others wait, and one of its requests."""
+    page.locator(".requests .rows .seat").first.wait_for()
+    settled(page)
+    forward = page.get_by_role("button", name="Step forward")
+    busy = page.locator(".requests .rows .seat:not([hidden]):not(.free)")
+    while forward.is_enabled():
+        waiting = page.locator(".requests .queue li:not([hidden])").count()
+        if waiting >= 2 and busy.count() >= 4:
+            break
+        forward.click()
+    busy.nth(1).locator(".who").click()
+    settled(page)
+
+
 def show_trees(page: Page) -> None:
     page.locator(".editor .scene .node").first.wait_for()
     settled(page)
@@ -183,6 +201,7 @@ def show_query(page: Page) -> None:
 VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "run": ("/", show_run),
     "replay": ("/replay?run=last&step=12", show_replay),
+    "requests": ("/requests?step=20", show_requests),
     "compare": ("/compare", settled),
     "sweep": (f"/compare?sweep={SWEEP['name']}", settled),
     "tune": (f"/tune?study={STUDY}", settled),
