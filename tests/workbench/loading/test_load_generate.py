@@ -86,6 +86,13 @@ def test_one_setting_never_shifts_what_others_draw() -> None:
     assert [one.arrival_ns for one in plain] == [one.arrival_ns for one in busy]
 
 
+def test_what_is_drawn_for_one_thing_says_nothing_of_another() -> None:
+    same = "uniform:5-100"
+    wanted = all_of(LoadSpec(requests=200, rate=100, prompt_tokens=same, answer_tokens=same))
+    prompts, answers = zip(*((one.num_prompt, one.max_new_tokens) for one in wanted), strict=True)
+    assert abs(np.corrcoef(prompts, answers)[0, 1]) < 0.3
+
+
 def test_weights_are_the_clients_shares() -> None:
     wanted = all_of(LoadSpec(requests=2000, rate=100, clients=2, weights=[3, 1]))
     first = sum(one.client == "client-1" for one in wanted)
