@@ -154,6 +154,17 @@ def test_busy_time_of_lanes_counts_overlaps_once() -> None:
     assert "group" not in facts["moments"], "the view shows lanes alone"
 
 
+def test_the_clock_of_lanes_alone_is_set_to_zero() -> None:
+    boot = 90_000_000_000_123  # nanoseconds since the machine came up
+    lanes = [row._replace(begin_ns=row.begin_ns + boot, end_ns=row.end_ns + boot)
+             for row in scripted_load(3, ranks=2).lanes]  # fmt: skip
+    served = Served(history_of([], [], lanes))
+    last = max(row.end_ns for row in lanes) - min(row.begin_ns for row in lanes)
+    assert served.facts["moments"]["begin"][0] == 0
+    assert served.facts["length"] == round(last / 1e3)
+    assert served.chunk(0)["lanes"]["begin"][0] == 0
+
+
 def test_without_lanes_the_stages_of_the_steps_are_drawn(load: Load) -> None:
     served = Served(history_of(load.arrivals, load.ticks))
     assert served.facts["derived"]

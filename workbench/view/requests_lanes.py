@@ -37,9 +37,11 @@ class Lanes:
         """The recorded ones; where there are none, prefills and the stages of the ticks."""
         derived = lanes.empty and not ticks.empty
         rows = _derived(ticks, arrivals) if derived else lanes
+        # without a scheduler the clock is the machine's, which began long before
+        zero = int(rows["begin_ns"].min()) if ticks.empty and len(rows) else 0
         rows = rows.assign(
-            begin=np.round(rows["begin_ns"].to_numpy(float) / 1e3).astype(np.int64),
-            end=np.round(rows["end_ns"].to_numpy(float) / 1e3).astype(np.int64),
+            begin=np.round((rows["begin_ns"].to_numpy(np.int64) - zero) / 1e3).astype(np.int64),
+            end=np.round((rows["end_ns"].to_numpy(np.int64) - zero) / 1e3).astype(np.int64),
         ).sort_values("begin", kind="stable", ignore_index=True)
         return Lanes(rows, derived)
 
