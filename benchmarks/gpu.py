@@ -1,7 +1,7 @@
 """What a GPU makes of the step: kernels, graphs, pass times, speedup against nodes. One command.
 
 Measured, for an 8B-shaped Llama with random weights in bfloat16 and a 1B-shaped draft: the kernels
-against the bytes they must move (benchmarks/kernels.py), target and draft passes against nodes,
+against the bytes they must move (benchmarks/kernel_times.py), target and draft passes against nodes,
 context and batch with and without CUDA graphs, and whole decodings against plain decoding with a
 drafter of set acceptance, whose drafting costs nothing: the target's side of the speedup.
 
@@ -194,8 +194,8 @@ def model_of(role: str, extent: Extent, device: str) -> LoadedModel:
 
 
 def kernel_times() -> Any:
-    """What benchmarks/kernels.py finds, by its last line."""
-    script = HERE / "kernels.py"
+    """What benchmarks/kernel_times.py finds, by its last line."""
+    script = HERE / "kernel_times.py"
     if not script.is_file():
         raise RuntimeError(f"{script.name} is not there")
     done = subprocess.run(
