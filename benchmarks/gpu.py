@@ -1,9 +1,9 @@
 """What a GPU makes of the step: kernels, graphs, pass times, speedup against nodes. One command.
 
 Measured, for an 8B-shaped Llama with random weights in bfloat16 and a 1B-shaped draft: the kernels
-against the bytes they must move (benchmarks/kernel_times.py), target and draft passes against nodes,
-context and batch with and without CUDA graphs, and whole decodings against plain decoding with a
-drafter of set acceptance, whose drafting costs nothing: the target's side of the speedup.
+against the bytes they must move (benchmarks/kernel_times.py), target and draft passes against
+nodes, context and batch with and without CUDA graphs, and whole decodings against plain decoding
+with a drafter of set acceptance, whose drafting costs nothing: the target's side of the speedup.
 
     PYTHONPATH=. python benchmarks/gpu.py --name h100      # a GPU, about eight minutes
     PYTHONPATH=. python benchmarks/gpu.py --device cpu --small      # the same code in seconds

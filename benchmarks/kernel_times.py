@@ -68,31 +68,32 @@ def main() -> int:
 
 
 def on_cpu(vocabularies: tuple[int, ...], quick: bool) -> list[dict[str, Any]]:
-    """Microseconds of NumPy and of the twin, medians of rounds in turn."""
+    """Microseconds of NumPy and of the twin, medians of calls in turn."""
     rows = []
-    rounds = 3 if quick else 15
+    seconds = 0.2 if quick else 1.0
     for vocab_size in vocabularies:
         jobs = {f"verify {name}": verify_job(name, vocab_size) for name in RULES}
         jobs |= {f"top {k} of a row": top_job(k, vocab_size) for k in (2, 4, 16)}
         for name, (plain, twin) in jobs.items():
-            rows.append(compared(name, vocab_size, plain, twin, rounds))
-    rows.append(compared("move a path of 4", 0, *gather_job(), rounds))
+            rows.append(compared(name, vocab_size, plain, twin, seconds))
+    rows.append(compared("move a path of 4", 0, *gather_job(), seconds))
     return rows
 
 
 def compared(
-    name: str, vocab_size: int, plain: Callable[[], Any], twin: Callable[[], Any], rounds: int
+    name: str, vocab_size: int, plain: Callable[[], Any], twin: Callable[[], Any], seconds: float
 ) -> dict[str, Any]:
     """One row, printed too."""
-    plain(), twin()
+    for _ in range(3):  # warm-up: the twin is compiled
+        plain()
+        twin()
     times: dict[str, list[float]] = {"numpy": [], "twin": []}
-    for _ in range(rounds):
-        for label, run in (("numpy", plain), ("twin", twin)):
-            start, count = perf_counter(), 0
-            while perf_counter() - start < 2e-3:
-                run()
-                count += 1
-            times[label].append((perf_counter() - start) / count * 1e6)
+    end = perf_counter() + seconds
+    while perf_counter() < end or len(times["twin"]) < 5:
+        for label, run in (("numpy", plain), ("twin", twin)):  # call by call: load hits few of them
+            start = perf_counter()
+            run()
+            times[label].append((perf_counter() - start) * 1e6)
     medians = {label: statistics.median(values) for label, values in times.items()}
     ratio = medians["numpy"] / medians["twin"]
     print(
