@@ -72,11 +72,6 @@ def test_a_killed_rank_is_named_and_the_others_end(divided, placement):
     assert took < NAMED_WITHIN_S
     assert not any(psutil.pid_exists(pid) for pid in pids)
     engine.close()  # must not mind
-    again = engine_on(2, "llama", "dynamic-tree", TREE)  # new ranks, as if nothing had been
-    again.add(requests(1)[0])
-    while again.busy:
-        again.step()
-    again.close()
 
 
 def test_a_rank_that_hangs_is_named():
@@ -97,6 +92,11 @@ def test_a_rank_that_fails_is_named_with_its_last_words():
     assert message.startswith("Rank 1 failed: ")
     assert "Error" in message
     assert took < NAMED_WITHIN_S
+    again = engine_on(2, "llama", "dynamic-tree", TREE)  # new ranks, as if nothing had been
+    again.add(requests(1)[0])
+    while again.busy:
+        again.step()
+    again.close()
 
 
 _PARENT = """
