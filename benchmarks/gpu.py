@@ -42,10 +42,11 @@ from gpu_measure import (
 from gpu_models import SIZES, SetAcceptance, counting, shape_of
 from gpu_tables import print_tables
 
-from engine.errors import DecodeError, UserError
+from engine.errors import UserError
 from engine.hardware import HardwareProfile, Passes, Shape, from_json
 from engine.models import LoadedModel, first_line, load_model, resolve_device
 from engine.requests import Request
+from engine.rules import Kernels
 from engine.runner import TreeRunner
 from workbench.environment import cpu_name, gpu
 from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
@@ -150,7 +151,7 @@ class Sections:
         say(f"{name} ({self.seconds:.0f} s)")
         try:
             return work(*arguments)
-        except (UserError, DecodeError, RuntimeError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - time on a GPU is scarce: the rest goes on
             self.failed[name] = first_line(error)
             say(f"{name} failed: {self.failed[name]}")
             return None
@@ -180,9 +181,12 @@ def measure_model(
             found = sections.run(name, passes_of, role, loaded, execution, batch, extent)
             passes += [found] if found else []
     for batch in extent.batches if role == "target" else ():
-        speedups += (
-            sections.run(f"decoding, {batch} requests", speedup_rows, loaded, batch, extent) or []
-        )
+        name = f"decoding, {batch} requests"
+        rows = sections.run(name, speedup_rows, loaded, batch, extent, "auto")
+        if rows is None:
+            name += ", verified without kernels"
+            rows = sections.run(name, speedup_rows, loaded, batch, extent, "off")
+        speedups += rows or []
 
 
 def model_of(role: str, extent: Extent, device: str) -> LoadedModel:
@@ -219,7 +223,9 @@ def passes_of(role: str, loaded: LoadedModel, execution: str, batch: int, extent
     return Passes(role, execution, batch, cost)
 
 
-def speedup_rows(loaded: LoadedModel, batch: int, extent: Extent) -> list[dict[str, Any]]:
+def speedup_rows(
+    loaded: LoadedModel, batch: int, extent: Extent, kernels: Kernels
+) -> list[dict[str, Any]]:
     """Plain and speculative decoding with set acceptance, in turns."""
     requests, script = scripted(loaded, batch, extent)
     arms = []
@@ -233,7 +239,7 @@ def speedup_rows(loaded: LoadedModel, batch: int, extent: Extent) -> list[dict[s
                     acceptance, nodes=nodes, depth=DEPTH, script=script,
                     vocab_size=loaded.vocab_size,
                 )  # fmt: skip
-                engine = engine_of(runner, drafter, nodes=nodes)
+                engine = engine_of(runner, drafter, nodes=nodes, kernels=kernels)
                 arms.append(Arm(execution, nodes, acceptance if nodes else (), engine, []))
     for repeat in range(extent.repeats + 1):
         for arm in arms:

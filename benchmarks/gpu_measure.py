@@ -20,7 +20,7 @@ from engine.graphs import Rerun, graph_forward
 from engine.models import LoadedModel
 from engine.replaying import tried
 from engine.requests import Request
-from engine.rules import Verifier
+from engine.rules import Kernels, Verifier
 from engine.runner import Nodes, TreeRunner
 from engine.sampling import Sampling
 from engine.target import Target
@@ -116,12 +116,14 @@ class Arm:
     stages_ns: dict[str, int] | None = None
 
 
-def engine_of(runner: TreeRunner, drafter: Drafter, *, nodes: int) -> Engine:
+def engine_of(
+    runner: TreeRunner, drafter: Drafter, *, nodes: int, kernels: Kernels = "auto"
+) -> Engine:
     """A greedy engine over a runner that others use too, one after another."""
     return Engine(
         target=Target(runner),
         drafter=drafter,
-        verifier=Verifier("match", Sampling()),
+        verifier=Verifier("match", Sampling(), kernels=kernels),
         sampling=Sampling(),
         num_slots=runner.num_slots,
         budget=nodes,
