@@ -15,6 +15,8 @@ from engine.tree import Children, Source, TokenTree
 #: pruned nodes kept for the viewer, best first
 MAX_PRUNED_KEPT = 64
 FEW = 8
+#: children from which on compiled code finds them quicker; fewer are so many maxima to NumPy
+COMPILED_FROM = 5
 #: positions that a table of noise has room for at first: a small tree's
 _FIRST_ROWS = 8
 
@@ -128,8 +130,7 @@ class Chooser:
     def _best(
         self, scores_V: np.ndarray, count: int, log_norm: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        # a single maximum is NumPy's own affair
-        find = top_k_compiled if self.kernels and count > 1 else top_k
+        find = top_k_compiled if self.kernels and count >= COMPILED_FROM else top_k
         return find(scores_V, count, log_norm)
 
 
