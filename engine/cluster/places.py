@@ -20,6 +20,7 @@ class Entry:
     row: ArrivalRow
     at: int | None = None  # the replica that has it
     kept: int = 0  # tokens that this replica told of
+    prefilled: bool = False  # there
     losses: int = 0
     alone: bool = False  # it gets a replica of its own
     cancelled: bool = False
@@ -48,7 +49,7 @@ class Place:
 
     def put(self, entry: Entry) -> None:
         """It has this request now."""
-        entry.at, entry.kept = self.number, 0
+        entry.at, entry.kept, entry.prefilled = self.number, 0, False
         request = entry.order.request
         self.entries[request.index] = entry
         self.tokens_left += request.max_new_tokens
@@ -59,9 +60,19 @@ class Place:
         request = entry.order.request
         del self.entries[request.index]
         self.tokens_left -= request.max_new_tokens - entry.kept
-        if entry.row.prefilled_ns is None:
+        if not entry.prefilled:
             self.prompts_left -= len(request.prompt_ids)
         entry.at = None
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError where what it counts is not what its requests sum up to."""
+        entries = self.entries.values()
+        assert all(entry.at == self.number for entry in entries)
+        left = [entry.order.request.max_new_tokens - entry.kept for entry in entries]
+        assert self.tokens_left == sum(left), "tokens that are left"
+        unread = [entry for entry in entries if not entry.prefilled]
+        prompts = [len(entry.order.request.prompt_ids) for entry in unread]
+        assert self.prompts_left == sum(prompts), "prompts that are not prefilled"
 
     def learn(self, tick: Tick) -> None:
         """A step of it is over."""

@@ -276,8 +276,9 @@ class Router:
         place.learn(tick)
 
     def _follow(self, place: Place, entry: Entry, told: ArrivalRow, now_ns: int) -> None:
-        order, before = entry.order, entry.row
-        if told.prefilled_ns is not None and before.prefilled_ns is None:
+        order = entry.order
+        if told.prefilled_ns is not None and not entry.prefilled:
+            entry.prefilled = True
             place.prompts_left -= told.num_prompt
             for rates in (place.rates, self._fleet_rates):
                 rates.note_prefill(told.num_prompt, told.prefilled_ns - (told.admitted_ns or 0))
@@ -311,6 +312,16 @@ class Router:
             for place in self._places.values()
             if not (place.draining or place.taken) and len(place.entries) < place.depth
         ]
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError where a request is nowhere or twice, or a place counts wrong."""
+        there = {index: entry for p in self._places.values() for index, entry in p.entries.items()}
+        waiting = {entry.order.request.index: entry for entry in self._queue}
+        assert not there.keys() & waiting.keys(), "a request waits and is under way"
+        assert there | waiting == self._entries, "a request got lost"
+        assert sum(len(p.entries) for p in self._places.values()) == len(there), "a request twice"
+        for place in self._places.values():
+            place.check_integrity()
 
     def _note(self, entry: Entry) -> None:
         self._changes.arrivals.append(entry.row)

@@ -165,6 +165,7 @@ def test_every_request_ends_exactly_once_whatever_is_lost(policy, seed):
         for ghost in gone:  # a replica that was declared dead goes on telling
             fleet.tell(ghost)
         fleet.turn()
+        fleet.router.check_integrity()
         held = [fleet.router.held(n) for n in fleet.router.replicas]
         everywhere = [i for indices in held for i in indices]
         assert len(everywhere) == len(set(everywhere))
@@ -223,6 +224,7 @@ def test_a_request_that_ends_replicas_is_found_out_and_those_beside_it_are_serve
         if not fleet.replicas:
             fleet.add(MadeUpReplica(number, slots=2))
             number += 1
+            assert number < 10, "a request that ends replicas is tried for ever"
         fleet.turn()
         if fleet.replicas and 3 in fleet.replicas[number - 1].kept:
             fleet.lose(number - 1)
