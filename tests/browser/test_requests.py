@@ -154,10 +154,10 @@ def test_a_chosen_request_is_followed_and_opens_in_replay(
     share = load.ticks[BUSY].shares[0]
     seat_of(page, share.request + 1).locator(".who").click()
     expect(seat_of(page, share.request + 1)).to_have_class(re.compile("chosen"))
-    expect(page.locator(".chosen .story")).to_contain_text(f"in slot {share.slot + 1}")
+    expect(page.locator(".picked .story")).to_contain_text(f"in slot {share.slot + 1}")
     expect(page).to_have_url(re.compile(f"request={share.request + 1}"))
     page.reload()
-    expect(page.locator(".chosen .story")).to_contain_text(
+    expect(page.locator(".picked .story")).to_contain_text(
         f"in slot {share.slot + 1}", timeout=LONG
     )
     assert step(page) == BUSY + 1

@@ -169,7 +169,7 @@ function createRequests(root, kept) {
   }
 
   function drawChosen(waiting, seated) {
-    const el = $(".chosen"), k = kept.chosen;
+    const el = $(".picked"), k = kept.chosen;
     const share = k < 0 ? null : sharesAt(at)?.get(k), step = share ? share.step : k >= 0 && facts.requests.ended[k] <= facts.moments.begin[at] ? -2 : -1;
     const said = k < 0 ? "" : [kept.id, k, story(k, waiting, seated), step, stored].join("|");
     if (el.dataset.said === said && el.childElementCount) return;
