@@ -147,7 +147,10 @@ def all_methods(
     costs: Roofline, steps: MeasuredSteps, *, gpus: int, load: float, requests: int = REQUESTS
 ) -> dict[str, Served1]:
     """Every method under the same arrivals."""
-    return {method: simulate(method, costs, steps, gpus=gpus, load=load) for method in METHODS}
+    return {
+        method: simulate(method, costs, steps, gpus=gpus, load=load, requests=requests)
+        for method in METHODS
+    }
 
 
 def simulate(

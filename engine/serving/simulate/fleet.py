@@ -16,6 +16,10 @@ import numpy as np
 from engine.errors import UserError
 from engine.serving.simulate.model import StepModel
 
+#: requests that rates of batches are averaged over
+_RATED = 256
+#: tokens of a prompt, as the router takes others' to be, and what parts replicas that are alike
+_USUAL_PROMPT, _TIE_NS = 256, 1e3
 #: routers by name
 ROUTERS = ("predicted", "shortest-queue", "round-robin")
 
@@ -78,6 +82,8 @@ class Fleet:
         self._replicas = [_Replica(num_slots) for _ in range(replicas)]
         self._here = np.zeros(replicas, np.int64)  # requests at each replica
         self._owed = np.zeros(replicas)  # tokens that they want still
+        self._queued = np.zeros(replicas, np.int64)  # of those here, not begun
+        self._prefill_ns = model.costs.prefill_ms(_USUAL_PROMPT) * 1e6
         self._route: Callable[[int, int], int] = {
             "predicted": self._predicted,
             "shortest-queue": lambda index, tokens: int(self._here.argmin()),
@@ -87,27 +93,33 @@ class Fleet:
         self.rate_B = self._rates(num_slots)
 
     def _rates(self, num_slots: int) -> np.ndarray:
-        """From a few simulated steps of each batch size."""
-        rates = [0.0]
+        """From simulated steps of each batch size, each of other requests.
+
+        A token never takes less time in a larger batch: else chance would draw requests to a size.
+        """
         steps = self._model.steps
+        source, start = steps.walk(self._seed, range(_RATED))
+        each_ns = [0.0]  # a token of one request
         for batch in range(1, num_slots + 1):
-            source, start = steps.walk(self._seed, range(batch))
             tokens = ms = 0.0
-            for ahead in range(0, 160, 10):
-                taken = self._model.step(source, start + ahead, np.full(batch, 256.0))
+            for first in range(0, _RATED, max(batch, _RATED // 32)):
+                at = np.arange(first, first + batch) % _RATED
+                taken = self._model.step(source[at], start[at], np.full(batch, 256.0))
                 tokens, ms = tokens + float(taken.emitted_B.sum()), ms + taken.ms
-            rates.append(tokens / (ms * 1e6))
-        return np.array(rates)
+            each_ns.append(max(each_ns[-1], ms * 1e6 * batch / tokens))
+        return np.arange(num_slots + 1) / np.maximum(each_ns, 1.0)
 
     def _predicted(self, index: int, tokens: int) -> int:
         """Where the request would be over first: what is owed before it, then its own answer.
 
-        A slot that is free has no wait; then the batch turns out its share for each request.
+        A slot that is free has no wait but for prompts that come first; then the batch turns out
+        its share for each request. Of replicas that promise the same the emptiest is taken.
         """
         batch = np.minimum(self._here + 1, self._num_slots)
         waiting = np.maximum(self._here + 1 - self._num_slots, 0)
         share = np.where(self._here > 0, self._owed / np.maximum(self._here, 1), 0.0)
         before = waiting * share / self.rate_B[batch]
+        before += self._queued * self._prefill_ns + self._here * _TIE_NS
         return int((before + tokens * batch / self.rate_B[batch]).argmin())
 
     def serve(self, load: Load) -> Served:
@@ -125,6 +137,7 @@ class Fleet:
             replica = self._replicas[number]
             book.replica[index] = number
             replica.waiting.append(index)
+            self._queued[number] += 1
             self._here[number] += 1
             self._owed[number] += load.tokens[index]
             if not replica.scheduled:
@@ -145,6 +158,7 @@ class Fleet:
             replica.ended = replica.kept = 0
             return
         after = book.admit(replica, now)
+        self._queued[number] = len(replica.waiting)
         after, replica.kept, replica.ended = book.step(replica, after)
         book.busy_ns += after - now
         heapq.heappush(due, (after, number))
