@@ -19,10 +19,16 @@ How = Literal["auto", "kernel", "twin"]
 SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", False))
 #: threads of a block; a power of two, for reductions halve it
 THREADS = 4 if SIMULATED else 256
+if not SIMULATED:  # a block per request is what the work asks for, few as they may be
+    setattr(config, "CUDA_LOW_OCCUPANCY_WARNINGS", 0)  # noqa: B010 - no attribute to mypy
 
 
 def use_kernel(how: How, *arrays: Any) -> bool:
     """Whether a kernel is to run. Raises ValueError where host and device memory are mixed."""
+    for array in arrays:
+        if isinstance(array, torch.Tensor) and array.is_cuda:
+            _select(array)
+            break
     if how != "auto":
         return how == "kernel"
     places = {_is_cuda(array) for array in arrays if array is not None}
@@ -52,6 +58,7 @@ def on_device(array: Any) -> Any:
     Device arrays pass through: persistent buffers are wrapped once.
     """
     if isinstance(array, torch.Tensor) and array.is_cuda:
+        _select(array)
         return cuda.as_cuda_array(_plain(array), sync=False)
     if SIMULATED and isinstance(array, (np.ndarray, torch.Tensor)):
         return _stand_in(on_host(array))
@@ -59,10 +66,11 @@ def on_device(array: Any) -> Any:
 
 
 def stream() -> Any:
-    """Torch's current stream, as Numba launches on it."""
+    """Torch's current stream on the device of the arrays last asked about, for Numba's launches."""
     if SIMULATED:
         return 0
-    return cuda.external_stream(torch.cuda.current_stream().cuda_stream)
+    device = cuda.get_current_device().id
+    return cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
 
 
 def is_bfloat16(array: Any) -> bool:
@@ -70,6 +78,12 @@ def is_bfloat16(array: Any) -> bool:
     if isinstance(array, torch.Tensor):
         return array.dtype is torch.bfloat16
     return array.dtype == np.int16
+
+
+def _select(array: torch.Tensor) -> None:
+    """Numba works on one device at a time: that of the array."""
+    if cuda.get_current_device().id != array.device.index:
+        cuda.select_device(array.device.index)
 
 
 def _plain(array: torch.Tensor) -> torch.Tensor:
