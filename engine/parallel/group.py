@@ -11,19 +11,12 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
-import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
-from multiprocessing import Pipe
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,89 +24,18 @@ from torch import distributed
 
 from engine.errors import DecodeError, UserError
 from engine.parallel.lanes import Lanes, clock_offset, shifted
-from engine.parallel.place import Place, device_of
-from engine.parallel.rank import BEAT_S, Begin
+from engine.parallel.member import IDLE_SHARE, PATIENCE_S, Member, blame, environment_for
+from engine.parallel.place import Place, device_of, join
+from engine.parallel.rank import Begin
 from engine.serving.trace import LaneRow
 
 logger = logging.getLogger(__name__)
 
-#: a rank that is waited for and gives no sign of life for so long is taken for hung
-PATIENCE_S = 12.0
 #: a collective that waits longer than this gives up by itself, whatever the watch finds
 TIMEOUT_S = 1800.0
 #: time to find out which rank it was, once something is wrong
 _INQUIRY_S = 3.0
 _EXIT_S = 3.0
-#: who uses less of a processor than this does nothing but wait
-_IDLE_SHARE = 0.03
-
-
-class Member:
-    """One other rank: its process, its pipe, what it said last."""
-
-    def __init__(self, rank: int, environment: dict[str, str]) -> None:
-        self.rank = rank
-        ours, theirs = Pipe()
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the member)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "engine.parallel.rank", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._words,
-        )
-        theirs.close()
-        self.connection = ours
-        self.beat_at = time.monotonic()
-        self.active_at = time.monotonic()  # when it was last seen to work
-        self._work: tuple[int, float] = (0, 0.0)  # commands begun, processor seconds
-        self.failure = ""  # what it said of itself
-        self.gone_at: float | None = None
-        self.hung = ""  # how that showed
-        self.ended_by_us = False
-        self.replies: list[tuple[str, Any]] = []
-
-    @property
-    def num_begun(self) -> int:
-        """Commands that it has begun."""
-        return self._work[0]
-
-    def take_beat(self, num_begun: int, seconds: float) -> None:
-        """A sign of life: commands begun so far, and processor time spent."""
-        if num_begun != self._work[0] or seconds > self._work[1] + _IDLE_SHARE * BEAT_S:
-            self.active_at = time.monotonic()
-        self._work = num_begun, seconds
-
-    def last_words(self) -> str:
-        """The last lines it wrote to its log."""
-        self._words.seek(0)
-        lines = self._words.read().decode(errors="replace").strip().splitlines()
-        return " ".join(line.strip() for line in lines[-2:])[-300:]
-
-    def sentence(self) -> str:
-        """How it ended."""
-        code = self.process.poll()
-        if self.hung:
-            how = f"{self.hung} and was ended"
-        elif code is not None and code < 0:
-            with suppress(ValueError):
-                code = signal.Signals(-code).name  # type: ignore[assignment]
-            how = f"was killed by {code}"
-        elif self.failure:
-            return f"Rank {self.rank} failed: {self.failure}"
-        else:
-            how = f"ended with exit code {code}"
-        words = self.last_words()
-        return f"Rank {self.rank} (process {self.process.pid}) {how}." + (
-            f" Its last words: {words}" if words else ""
-        )
-
-    def kill(self) -> None:
-        """End it, whatever it does."""
-        self.ended_by_us = True
-        with suppress(ProcessLookupError):
-            self.process.kill()
 
 
 class Group:
@@ -135,7 +57,7 @@ class Group:
         self._waiting: tuple[float | None, float] = (None, 0.0)
         self._closing = False
         self._key = 0
-        self._members = [Member(rank, _environment(threads)) for rank in range(1, num_ranks)]
+        self._members = [Member(rank, environment_for(threads)) for rank in range(1, num_ranks)]
         for member in self._members:
             for work in (self._listen, self._watch):
                 threading.Thread(target=work, args=(member,), daemon=True).start()
@@ -257,7 +179,7 @@ class Group:
         """Why the run cannot go on. Ends all ranks."""
         with self._changed:  # another rank's complaint may have come before the cause was seen
             self._changed.wait_for(lambda: any(m.process.poll() for m in self._members), 1.0)
-        cause = min(self._members, key=_blame)
+        cause = min(self._members, key=blame)
         self.close()
         return DecodeError(f"{cause.sentence()} The run ended with it.")
 
@@ -304,7 +226,7 @@ class Group:
             if since is None or now - since < PATIENCE_S:
                 continue
             mute = min(self._members, key=lambda member: member.beat_at)
-            idle = time.process_time() - spent < _IDLE_SHARE * (now - since)
+            idle = time.process_time() - spent < IDLE_SHARE * (now - since)
             if now - mute.beat_at > PATIENCE_S:
                 mute.hung = f"gave no sign of life for {PATIENCE_S:.0f} s"
             elif idle and all(now - member.active_at > PATIENCE_S for member in self._members):
@@ -334,37 +256,6 @@ class Group:
             distributed.destroy_process_group()
         with self._changed:
             self._changed.notify_all()
-
-
-def _blame(member: Member) -> tuple[int, float]:
-    """Which rank's end explains that of the others: a hung or killed one, then who went first."""
-    killed = (member.process.poll() or 0) < 0 and not member.ended_by_us
-    order = 0 if member.hung else 1 if killed else 2
-    return order, member.gone_at if member.gone_at is not None else float("inf")
-
-
-def _environment(threads: int) -> dict[str, str]:
-    root = str(Path(__file__).resolve().parent.parent.parent)
-    paths = [root, os.environ.get("PYTHONPATH", "")]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "OMP_NUM_THREADS": str(threads),
-        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
-    }
-
-
-def join(begin: Begin, store: distributed.Store | None = None) -> None:
-    """Meet the other ranks: gloo for all, NCCL beside it where there are GPUs."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    if store is None:
-        store = distributed.TCPStore("127.0.0.1", begin.port, is_master=False)
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if begin.device.startswith("cuda") else "gloo",
-        store=store,
-        rank=begin.rank,
-        world_size=begin.num_ranks,
-        timeout=timedelta(seconds=begin.timeout_s),
-    )
 
 
 _kept: Group | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
@@ -11,6 +13,9 @@ from torch import distributed
 from engine.models import LoadedModel
 from engine.parallel.exchange import Alone, Exchange, GroupExchange
 from engine.parallel.lanes import Lanes
+
+if TYPE_CHECKING:
+    from engine.parallel.rank import Begin
 
 #: models loaded in this process by how they were loaded, the last ones
 _MOST_KEPT = 4
@@ -61,3 +66,17 @@ def device_of(rank: int, device: str) -> str:
     """The device of a rank: with CUDA one GPU each, counted from rank 0's."""
     kind, _, index = device.partition(":")
     return f"{kind}:{int(index or 0) + rank}" if kind == "cuda" else device
+
+
+def join(begin: Begin, store: distributed.Store | None = None) -> None:
+    """Meet the other ranks: gloo for all, NCCL beside it where there are GPUs."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if store is None:
+        store = distributed.TCPStore("127.0.0.1", begin.port, is_master=False)
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if begin.device.startswith("cuda") else "gloo",
+        store=store,
+        rank=begin.rank,
+        world_size=begin.num_ranks,
+        timeout=timedelta(seconds=begin.timeout_s),
+    )

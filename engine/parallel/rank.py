@@ -120,9 +120,8 @@ def _set_up(parts: dict[int, Any], key: int, plan: Any, place: Any, outbox: Outb
 def _join(begin: Begin, outbox: Outbox) -> Any:
     import torch
 
-    from engine.parallel.group import join
     from engine.parallel.lanes import Lanes
-    from engine.parallel.place import Place
+    from engine.parallel.place import Place, join
 
     torch.set_num_threads(begin.threads)
     synchronize = lambda: None  # noqa: E731
