@@ -233,12 +233,14 @@ class Fleet:
         self.drain()
         self._restarts_left = 0
         told = self._router.take_changes()
-        for index in self._router.indices:
-            self.cancel(index)
         until = time.monotonic() + _CLOSE_S
-        while self._router.unfinished and self._members and time.monotonic() < until:
-            _extend(told, self.step())
-        self._end_links()
+        try:
+            for index in self._router.indices:
+                self.cancel(index)
+            while self._router.unfinished and self._members and time.monotonic() < until:
+                _extend(told, self.step())
+        finally:  # whatever went wrong, no process is left
+            self._end_links()
         _extend(told, self._router.take_changes())
         return told
 
@@ -311,16 +313,15 @@ class Fleet:
 
     def _end_links(self) -> None:
         """End every replica; those that do not end by themselves are killed."""
-        links = [member.link for member in self._members.values()]
-        for member in list(self._members.values()):
-            self._router.lost(member.number, "the fleet was closed", self.now())
-        self._members = {}
-        self._router.give_up("The fleet was closed before its turn came.", self.now())
+        members, self._members = list(self._members.values()), {}
         until = time.monotonic() + _CLOSE_S
-        for link in links:
-            link.hang_up()
-        for link in links:
-            link.close(max(0.0, until - time.monotonic()))
+        for member in members:
+            member.link.hang_up()
+        for member in members:
+            member.link.close(max(0.0, until - time.monotonic()))
+        for member in members:
+            self._router.lost(member.number, "the fleet was closed", self.now())
+        self._router.give_up("The fleet was closed before its turn came.", self.now())
 
 
 def _extend(told: Changes, more: Changes) -> None:

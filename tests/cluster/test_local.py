@@ -127,6 +127,18 @@ def test_stop_while_loading_ends_at_once():
         assert not fleet.wait_ready(should_stop=lambda: True)
 
 
+def test_a_fleet_that_fails_while_it_closes_leaves_no_process(monkeypatch):
+    fleet = Fleet(spec(), FleetOptions(replicas=1))
+    fleet.submit(orders(1)[0])
+
+    def fail(index: int) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(fleet, "cancel", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        fleet.close()
+
+
 def test_no_replicas_are_refused():
     with pytest.raises(UserError, match="0 replicas"):
         FleetOptions(replicas=0)
