@@ -6,7 +6,8 @@ share; that needs memory there, and works for any set of ranks, where `from_pret
 distributed_config=)` wants all of them.
 
 What differs between versions of transformers: up to 5.17 the function reads the model's plan by
-itself and takes (model, mesh); later it is given the plan with its layers' numbers filled in.
+itself and takes (model, mesh); later it is given the plan with its layers' numbers filled in. A
+head whose vocabulary the ranks do not divide stays whole under the former.
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ def cut(loaded: LoadedModel, mesh: Any, device: str) -> LoadedModel:
     if "tp_plan" in inspect.signature(apply_tensor_parallelism).parameters:
         apply_tensor_parallelism(model, mesh, _numbered(model))
     else:
+        if loaded.vocab_size % mesh.size():  # it cannot gather slices of unequal length
+            plan = {name: how for name, how in model.tp_plan.items() if "gather" not in how}
+            model.tp_plan = plan  # type: ignore[misc]
         apply_tensor_parallelism(model, mesh)  # type: ignore[call-arg]
     model.to(device)  # type: ignore[arg-type]
     model.requires_grad_(False)
