@@ -30,6 +30,8 @@ _REQUESTS = st.components.v2.component(
         "requests_component/flow.js",
         "requests_component/gantt.js",
         "requests_component/batch.js",
+        "requests_component/sofar.js",
+        "requests_component/story.js",
         "requests_component/requests.js",
     ),
 )

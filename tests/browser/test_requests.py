@@ -35,7 +35,8 @@ def load() -> Load:
 def stored(tmp_path_factory: pytest.TempPathFactory, load: Load) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("runs")
     steps = [random_steps(9, seed=seed) for seed in range(len(load.arrivals))]
-    return folder, store_load(folder, load, steps_of=steps, slots=4, clients=4)
+    spec = {"slots": 4, "clients": 4, "options": {"policy": "auto"}}
+    return folder, store_load(folder, load, steps_of=steps, **spec)
 
 
 @pytest.fixture(scope="module")

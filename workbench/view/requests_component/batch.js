@@ -149,7 +149,7 @@ function reason(share, rank, bidders, total, auction) {
   const part = `${Math.round((100 * share.nodes) / Math.max(1, total))} % of the nodes`;
   if (share.bid === null) return `It had ${part}. The method does not say what it expected of them.`;
   const met = share.accepted >= share.bid ? "They brought what was expected." : `They brought ${share.accepted}.`;
-  if (!auction) return `It was allowed ${part}; budgets are set, not auctioned. ${share.bid.toFixed(1)} tokens were expected of them. ${met}`;
+  if (!auction) return `It had ${part}; they were not auctioned. ${share.bid.toFixed(1)} tokens were expected of them. ${met}`;
   const place = bidders > 1 ? (rank === 1 ? "the highest bid" : rank === bidders ? "the lowest bid" : `bid ${rank} of ${bidders}`) : "the only bid";
   return `It won ${part} with ${place}: ${share.bid.toFixed(1)} tokens were expected of them. ${met}`;
 }

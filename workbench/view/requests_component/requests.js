@@ -17,8 +17,8 @@ function createRequests(root, kept) {
     chunkOf, chunkAt: (number) => kept.chunks.get(number), onNeed: () => askForMore(),
   });
   const batch = createBatch($(".batch"), { onChoose: choose });
-  const queue = createQueue($(".queue"), { onChoose: choose });
-  let facts = null, at = 0, live = false, stored = false, address = 0, opened = false, tables = null;
+  const queue = createQueue($(".queue"), { onChoose: choose }), soFar = createSoFar(root);
+  let facts = null, at = 0, live = false, stored = false, address = 0, opened = false;
   speed.value = kept.speed;
   player.setSpeed(kept.speed);
   follow.checked = kept.follow;
@@ -68,8 +68,7 @@ function createRequests(root, kept) {
     player.load({ stops: begin.length, time: (i) => (begin[i] - facts.since) / 1000, length: (facts.length - facts.since) / 1000 });
     if (load) { flow.set(facts); batch.set(facts); queue.set(facts); }
     gantt.set(facts);
-    drawTables();
-    $(".use h2").textContent = facts.since ? "Utilisation of these steps" : "Utilisation so far";
+    soFar.set(facts);
     $(".gantt-name").textContent = facts.derived ? "Lanes, from the stages of each step" : "Lanes";
     if (same) kept.chosen = place.get(chosenId) ?? -1;
     const first = same ? (live && kept.follow ? begin.length - 1 : Math.max(0, lastUpTo(begin, was))) : opening(data);
@@ -120,9 +119,9 @@ function createRequests(root, kept) {
       flow.show(begin[at]);
       drawMoment();
       drawStages($(".stages"), stagesOf(at));
-      drawLatency(end[at]);
+      soFar.latency(end[at]);
     }
-    drawUse();
+    soFar.use(at);
     askForMore();
     writeAddress();
   }
@@ -171,14 +170,14 @@ function createRequests(root, kept) {
   function drawChosen(waiting, seated) {
     const el = $(".picked"), k = kept.chosen;
     const share = k < 0 ? null : sharesAt(at)?.get(k), step = share ? share.step : k >= 0 && facts.requests.ended[k] <= facts.moments.begin[at] ? -2 : -1;
-    const said = k < 0 ? "" : [kept.id, k, story(k, waiting, seated), step, stored].join("|");
+    const said = k < 0 ? "" : [kept.id, k, storyOf(facts, at, k, { waiting, seated }), step, stored].join("|");
     if (el.dataset.said === said && el.childElementCount) return;
     el.dataset.said = said;
     el.replaceChildren();
     if (k < 0) return void htmlEl("span", "hint", el, "Choose a request in the batch or in the queue to follow it.");
     htmlEl("b", "", el, titled(facts, k));
     htmlEl("span", "", el, clientOf(facts, k));
-    htmlEl("span", "story", el, story(k, waiting, seated));
+    htmlEl("span", "story", el, storyOf(facts, at, k, { waiting, seated }));
     if (stored && facts.requests.admitted[k] >= 0 && facts.requests.kept[k] > 0) {
       const open = htmlEl("button", "", el, "Open in Replay");
       open.dataset.do = "replay";
@@ -187,75 +186,6 @@ function createRequests(root, kept) {
     drop.dataset.do = "drop";
     drop.title = "Let go of it (Esc)";
     drop.setAttribute("aria-label", "Let go of the request");
-  }
-
-  function story(k, waiting, seated) {
-    const r = facts.requests, t = facts.moments.begin[at], parts = [];
-    const end = r.ended[k], admitted = r.admitted[k];
-    if (r.arrival[k] > t) parts.push(`comes in ${seconds(r.arrival[k] - t)}`);
-    else if (waiting.includes(k)) parts.push(`waits for ${seconds(t - r.arrival[k])}`);
-    else if (seated.includes(k)) parts.push(`in slot ${r.slot[k] + 1}, waited ${seconds(admitted - r.arrival[k])}`);
-    else parts.push(ending(r.reason[k], r.kept[k]));
-    if (r.first[k] >= 0 && r.first[k] <= t) parts.push(`first token after ${seconds(r.first[k] - r.arrival[k])}`);
-    if (end >= 0 && end <= t) parts.push(`${seconds(end - r.arrival[k])} in all`);
-    if (r.deadline[k] >= 0) parts.push(r.deadline[k] < (end >= 0 && end <= t ? end : t) ? "past its deadline" : `wanted by ${seconds(r.deadline[k])}`);
-    if (r.attempts[k] > 1) parts.push(`begun ${r.attempts[k]} times`);
-    if (end >= 0 && end <= t && r.message[k]) parts.push(r.message[k]);
-    return parts.join(" · ");
-  }
-
-  function ending(reason, tokens) {
-    if (SERVED.has(reason)) return `served, ${tokens} tokens`;
-    return reason ? `${reason.replace("-", " ")}${tokens ? ` after ${tokens} tokens` : ""}` : "never ended";
-  }
-
-  // --- figures so far ---
-
-  const LATENCIES = { queue: "Waiting", ttft: "First token", tpot: "Each further token", e2el: "Whole answer" };
-  const HELP = {
-    queue: "queue: from arrival until its prompt begins to be read",
-    ttft: "ttft: from arrival to the end of the step that brought the first token",
-    tpot: "tpot: (whole answer − first token) / (tokens − 1)",
-    e2el: "e2el: from arrival to the end of the answer",
-  };
-
-  function drawTables() {
-    const body = $(".latency tbody"), list = $(".use dl");
-    body.replaceChildren();
-    list.replaceChildren();
-    tables = { latency: {}, use: [] };
-    for (const [name, label] of Object.entries(LATENCIES)) {
-      const row = htmlEl("tr", "", body), head = htmlEl("th", "", row, label);
-      head.scope = "row";
-      head.title = HELP[name];
-      tables.latency[name] = [0, 1, 2].map(() => htmlEl("td", "", row, "–"));
-    }
-    const load = Boolean(facts.moments.group), ranks = new Set(facts.lanes.map(({ rank }) => rank)).size;
-    const names = facts.lanes.map(({ rank, lane }) => (ranks > 1 ? `${lane} ${rank}` : lane));
-    if (load) names.push("slots");
-    for (const name of names) {
-      htmlEl("dt", "", list, name);
-      const bar = htmlEl("i", name === "slots" ? "slots" : `l-${name.split(" ")[0]}`, htmlEl("span", "track", htmlEl("dd", "", list)));
-      tables.use.push({ bar, value: htmlEl("dd", "num", list) });
-    }
-  }
-
-  function drawLatency(until) {
-    const done = lastUpTo(facts.latency.e2el.at, until);
-    $(".so-far").textContent = done < 0 ? "Latency so far: nobody is served yet" : `Latency so far: ${facts.latency.e2el.count[done]} served`;
-    for (const [name, cells] of Object.entries(tables.latency)) {
-      const { at: known, ms } = facts.latency[name], i = lastUpTo(known, until);
-      cells.forEach((cell, q) => { cell.textContent = i < 0 ? "–" : seconds(ms[i][q] * 1000); });
-    }
-  }
-
-  function drawUse() {
-    const end = Math.max(1, facts.moments.end[at] - facts.since);
-    tables.use.forEach(({ bar, value }, k) => {
-      const share = k < facts.lanes.length ? facts.busy[k][at] / end : facts.moments.seats[at] / 100;
-      bar.style.width = `${Math.min(100, 100 * share)}%`;
-      value.textContent = `${Math.round(100 * share)} %`;
-    });
   }
 
   // --- chunks, asked for before they are needed ---
