@@ -134,3 +134,27 @@ def test_a_guess_that_fails_costs_no_pass_of_the_next_tree():
     _, with_guesses = decode(one, agree=0.0, look=50)
     assert one.num_guesses > 0
     assert with_guesses <= asked
+
+
+def test_the_guessed_token_after_other_tokens_is_no_hit():
+    options = {"expansion": "2,2,1"}
+    ahead = drafter(LookaheadDrafter, "static-tree", options, Children.FIXED)
+    plain = drafter(SharedDrafter, "static-tree", options, Children.FIXED)
+    both = [
+        (one, Sequence(0, [1, 2, 3], 90, Noise(Sampling(), request=0, vocab_size=VOCAB)))
+        for one in (ahead, plain)
+    ]
+    for one, sequence in both:
+        one.admit(sequence)
+    for _ in range(4):
+        trees = [one.propose([sequence])[0] for one, sequence in both]
+        assert_same(trees[:1], trees[1:])
+        ahead.go_on(passes_allowed(50))
+        guessed = ahead._guesses[0].tokens[-1]
+        for (one, sequence), tree in zip(both, trees, strict=True):
+            sequence.tokens.append(guessed)  # nothing was accepted before it
+            sequence.remaining -= 1
+            verdict = Verdict([0], guessed, Origin.CORRECTION, np.zeros(0), np.zeros(0))
+            one.observe(sequence, tree, verdict, None)
+    assert ahead.num_guesses == 4
+    assert ahead.num_hits == 0
