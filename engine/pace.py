@@ -20,6 +20,8 @@ _DECAY = 0.9
 _DECAY_USUAL = 0.98
 #: a reading so many times the usual is an interruption (a sleeping machine, say), and cut to that
 _MOST = 10.0
+#: a step and what follows it takes at most so many times what it took up to its last verdict
+_MOST_AFTER = 1.15
 #: how far drafting may seem slower or faster than the rest: its passes are short and few
 _SCALES = (0.6, 2.0)
 
@@ -69,6 +71,7 @@ class Pace:
     def __init__(self) -> None:
         self._now, self._usual = _Speed(_DECAY), _Speed(_DECAY_USUAL)
         self._began: float | None = None
+        self._ended = 0.0
         self._drafted = 0.0
         self._expected: tuple[float, float] | None = None
 
@@ -91,10 +94,17 @@ class Pace:
         now = perf_counter()
         if self._began is not None and self._expected is not None:
             draft_ms, rest_ms = self._expected
-            rest = (now - self._began - self._drafted) * 1e3
+            took = now - self._began
+            if self._ended > self._began:  # others may have had the machine since
+                took = min(took, _MOST_AFTER * (self._ended - self._began))
+            rest = (took - self._drafted) * 1e3
             for speed in (self._now, self._usual):
                 speed.learn((self._drafted * 1e3, draft_ms), (rest, rest_ms))
         self._began, self._expected = now, None
+
+    def verdict_comes(self) -> None:
+        """The verdict on a tree is there: little is left of the step."""
+        self._ended = perf_counter()
 
     def drafting_ends(self, draft_ms: float, rest_ms: float) -> None:
         """The tree is there: what drafting it was measured to take, and the rest of the step."""

@@ -14,6 +14,8 @@ import numpy as np
 
 #: open nodes up to which every number of them is weighed; beyond, ever fewer are
 _ALL = 8
+#: open nodes below which plain Python is quicker
+_FEW = 4
 #: nodes from which on a table is searched by NumPy
 _MANY = 24
 
@@ -53,6 +55,9 @@ class Worth:
         scored = target_ms[active + 1 : active + self._most + 1]
         self._cost_N = [0.0] + [self.rate * (ms - target_ms[active] + dearer) for ms in scored]
         self._costs = np.asarray(self._cost_N)
+        #: what a node costs where it costs least, in tokens: none of a smaller chance is scored
+        counts = np.arange(1, len(self._cost_N))
+        self.least = float((self._costs[1:] / counts).min()) if len(counts) else 1.0
 
     def draft_pass_ms(self, rows: int, requests: int = 1) -> float:
         """A draft pass over so many rows of so many requests, what comes on top included."""
@@ -98,9 +103,9 @@ class Worth:
         """
         best, width = self.best(so_far)[0], 0
         tried = _counts(len(hopes))
-        for count in tried:
-            hoped = sorted([*so_far, *hopes[:count]], reverse=True)
-            worth = self.best(hoped)[0] - self._pass_cost(sum(rows[:count]) or count, count)
+        found = self._hoped(so_far, hopes, tried)
+        for count, hoped in zip(tried, found, strict=True):
+            worth = hoped - self._pass_cost(sum(rows[:count]) or count, count)
             if worth > best:
                 best, width = worth, count
         if width == 0 and levels > 1:
@@ -109,6 +114,23 @@ class Worth:
                 if self._chains_pay(best, so_far, hopes[:count], rows=first, levels=levels):
                     return count
         return width
+
+    def _hoped(
+        self, so_far: Sequence[float], hopes: Sequence[float], counts: Sequence[int]
+    ) -> list[float]:
+        """What the best nodes are worth if so many of the open ones bring what is hoped of them."""
+        if len(hopes) < _FEW:
+            return [
+                self.best(sorted([*so_far, *hopes[:count]], reverse=True))[0] for count in counts
+            ]
+        known, open_K = len(so_far), np.asarray(hopes)
+        each = np.zeros((len(counts), known + len(hopes)))
+        each[:, :known] = so_far
+        each[:, known:] = np.where(np.arange(len(hopes)) < np.asarray(counts)[:, None], open_K, 0.0)
+        each.sort(axis=1)
+        sums = np.cumsum(each[:, ::-1][:, : self._most], axis=1)
+        sums -= self._costs[1 : sums.shape[1] + 1]
+        return np.maximum(sums.max(axis=1), 0.0).tolist()
 
     def _chains_pay(
         self,

@@ -11,6 +11,7 @@ tree pays nothing is drafted, but for a probe now and then.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ _DECAY = 0.98
 _CONTEXT_STEP = 16
 #: drafted nodes in one pass up to which costs are measured; beyond they follow a line
 _MOST_MEASURED = 64
+#: chance of acceptance by the draft's probability, at most, of children that are not the first
+_UNSURE = 1.5
 #: weight of the past in how one request's drafts fare, and how many trees the general rate is worth
 _LUCK_DECAY, _LUCK_PRIOR = 0.9, 4.0
 
@@ -57,11 +60,26 @@ class _Bidder:
     hope: list[float]  # by node: chance that a child of it is accepted too
     open: list[int] = field(default_factory=lambda: [0])
 
-    def add(self, nodes: list[int], rows: list[Row], counted: Calibration, top_k: int) -> None:
-        """Children of these nodes, open themselves where they are not too deep."""
+    def add(
+        self,
+        nodes: list[int],
+        rows: list[Row],
+        counted: Calibration,
+        *,
+        top_k: int,
+        least: float,
+    ) -> None:
+        """Children of these nodes, open themselves where they are not too deep.
+
+        Where the draft is so sure of one child that the others together would hardly have a chance
+        of `least`, that one is all.
+        """
         growth = self.growth
         for node, row in zip(nodes, rows, strict=True):
-            picked = self.chooser.choose(growth, node, row, top_k)
+            picked = self.chooser.choose(growth, node, row, 1)
+            left = self.reach[node] * (1.0 - math.exp(min(picked[2][0], 0.0)))
+            if top_k > 1 and _UNSURE * left > least:
+                picked = self.chooser.choose(growth, node, row, top_k)
             for child in growth.add_children(node, *picked):
                 logprob = growth.logprob[child]
                 own = counted.chance(growth.rank[child], logprob)
@@ -300,11 +318,11 @@ class AutoDrafter(ModelDrafter):
         """One draft pass over the chosen nodes of all."""
         frontier = {bidder.sequence.slot: nodes for bidder, nodes in chosen}
         found = self._expand(growths, frontier)
-        rows = 0
+        rows, top_k, least = 0, self._bounds.top_k, self._worth.least
         for bidder, nodes in chosen:
             slot = bidder.sequence.slot
             rows += len(nodes) if nodes[0] else self._num_pending[slot]
-            bidder.add(nodes, found[slot], self.calibration, self._bounds.top_k)
+            bidder.add(nodes, found[slot], self.calibration, top_k=top_k, least=least)
         self._draft_ms += self._worth.draft_pass_ms(rows, len(chosen))
 
     def _leaves(self, bidder: _Bidder) -> bool:
@@ -331,6 +349,7 @@ class AutoDrafter(ModelDrafter):
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
     ) -> None:
         super().observe(sequence, tree, verdict, scores)
+        self.pace.verdict_comes()
         slot = sequence.slot
         if self._alone and tree is not self._last:
             self.pace.interrupted()  # a step that was made without asking
