@@ -21,6 +21,7 @@ from typer import main as typer_main
 from engine.registry import method_names
 from workbench import cli
 from workbench.store import list_runs, open_run, run_file
+from workbench.store.schema import TABLES
 
 ROOT = Path(__file__).parents[2]
 NEW = "7"
@@ -385,8 +386,7 @@ def test_export(draftree: Callable[..., Said], hostile_run: str, tmp_path: Path,
     said = draftree("export", "last", "--format", form, "--out", str(out), "--json")
     assert said.code == 0
     assert sorted(Path(file).name for file in said.json["files"]) == sorted(
-        f"{table}.{form}"
-        for table in ("schema_version", "run", "request", "step", "node", "token", "piece")
+        f"{table}.{form}" for table in TABLES
     )
     if form == "parquet":
         import pandas
