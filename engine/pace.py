@@ -19,7 +19,9 @@ _DECAY = 0.9
 #: weight of the past in what is decided with
 _DECAY_USUAL = 0.98
 #: a reading so many times the usual is an interruption (a sleeping machine, say), and cut to that
-_MOST = 10.0
+_MOST = 4.0
+#: readings as expected that a ratio starts with: the first ones are often slow
+_PRIOR = 4.0
 #: a step and what follows it takes at most so many times what it took up to its last verdict
 _MOST_AFTER = 1.15
 #: how far drafting may seem slower or faster than the rest: its passes are short and few
@@ -36,8 +38,9 @@ class _Ratio:
         self.known = False
 
     def learn(self, measured: float, expected: float) -> None:
-        if self.known:
-            measured = min(measured, _MOST * self.value * expected)
+        if not self.known:
+            self._measured = self._expected = _PRIOR * expected
+        measured = min(measured, _MOST * self.value * expected)
         self._measured = self._decay * self._measured + measured
         self._expected = self._decay * self._expected + expected
         self.value, self.known = self._measured / self._expected, True

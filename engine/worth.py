@@ -61,8 +61,7 @@ class Worth:
 
     def draft_pass_ms(self, rows: int, requests: int = 1) -> float:
         """A draft pass over so many rows of so many requests, what comes on top included."""
-        last = len(self._draft_ms) - 1
-        model = self._draft_ms[rows] if rows <= last else self._draft_ms[last] * rows / last
+        model = self._draft_ms[min(rows, len(self._draft_ms) - 1)]
         return model + self._pass_ms + self._each_ms * (requests - 1)
 
     def _pass_cost(self, rows: int, nodes: int) -> float:

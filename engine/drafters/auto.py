@@ -43,6 +43,8 @@ _CONTEXT_STEP = 16
 _MOST_MEASURED = 64
 #: chance of acceptance by the draft's probability, at most, of children that are not the first
 _UNSURE = 1.5
+#: rows of a root's draft pass in the long run: the root, and a token that the draft never ran
+_USUAL_ROWS = 2
 #: weight of the past in how one request's drafts fare, and how many trees the general rate is worth
 _LUCK_DECAY, _LUCK_PRIOR = 0.9, 4.0
 
@@ -216,10 +218,11 @@ class AutoDrafter(ModelDrafter):
         at = max(s.position for s in sequences) // _CONTEXT_STEP
         if at not in self._tables:
             context = at * _CONTEXT_STEP + _CONTEXT_STEP // 2
-            most = self._context.target.num_slots * (self._bounds.most + 1)
+            slots = self._context.target.num_slots
+            most = slots * (self._bounds.most + 1)
             self._tables[at] = (
                 self._costs.target.at(context, most).tolist(),
-                self._costs.draft.at(context).tolist(),
+                self._costs.draft.at(context, slots * PENDING_ROWS).tolist(),
             )
         target_ms, draft_ms = self._tables[at]
         active = len(sequences)
@@ -282,8 +285,8 @@ class AutoDrafter(ModelDrafter):
             for node in bidder.open[: self._bounds.frontier]:
                 offers.append((bidder.hope[node], bidder, node))
         offers.sort(key=lambda offer: -offer[0])
-        # more than that is caught up with once, whenever drafting begins
-        rows = [min(len(self._pending[b.sequence.slot]), PENDING_ROWS) for _, b, _ in offers]
+        # what a silent request has to catch up with is paid once, and is no reason to stay silent
+        rows = [min(len(self._pending[b.sequence.slot]), _USUAL_ROWS) for _, b, _ in offers]
         width = self._worth.width(
             so_far, [hope for hope, _, _ in offers], levels=levels, rows=rows if first else ()
         )

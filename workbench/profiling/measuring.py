@@ -68,7 +68,7 @@ def measure_pair(
         on_progress=on_progress,
     )
     forwards, mode = forwards_for(models, config)
-    nodes = (extent.batch - 1 + extent.nodes, max(extent.batch, extent.nodes // _DRAFT_SHARE))
+    nodes = (extent.batch - 1 + extent.nodes, max(2 * extent.batch, extent.nodes // _DRAFT_SHARE))
     room = _room(models, extent)
     target, draft = (
         TreeRunner(loaded, num_slots=extent.batch, capacity=room, max_tree=most, forward=forward)
