@@ -10,9 +10,10 @@ from __future__ import annotations
 from time import perf_counter
 
 #: a method's own work in milliseconds, before anything is learned: for each draft pass, for each
-#: further request in it, and for a request's step without and with a tree
+#: further request in it; for a step without and with trees, and for each further request in that
 PASS_MS = 0.1
-EACH_MS = 0.05
+EACH_MS = 0.04
+EACH_REST_MS = (0.06, 0.08)
 REST_MS = (0.15, 0.25)
 #: weight of the past in what is predicted with: a machine's pace changes within seconds
 _DECAY = 0.9

@@ -20,7 +20,7 @@ from engine.costs import Known, PairCost, contexts_up_to, measure, sizes_up_to
 from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.model_drafter import PENDING_ROWS, ModelDrafter, Policy, deepest
 from engine.growth import Chooser, Growth, Row
-from engine.pace import EACH_MS, PASS_MS, REST_MS, Pace
+from engine.pace import EACH_MS, EACH_REST_MS, PASS_MS, REST_MS, Pace
 from engine.worth import Worth
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class AutoDrafter(ModelDrafter):
                 tree.expected_tokens = 1.0
         tokens = sum(tree.expected_tokens for tree in trees)
         nodes = sum(tree.num_nodes for tree in trees)
-        rest_ms = worth.target_ms[nodes] + active * REST_MS[nodes > active]
+        rest_ms = worth.target_ms[nodes] + _rest_ms(active, drafted=nodes > active)
         draft_ms = self._draft_ms
         self._rates[active].learn(tokens, draft_ms * worth.draft_scale + rest_ms)
         if self._alone:
@@ -232,7 +232,7 @@ class AutoDrafter(ModelDrafter):
             active=active,
             pass_ms=PASS_MS,
             each_ms=EACH_MS,
-            rest_ms=(active * REST_MS[0], active * REST_MS[1]),
+            rest_ms=(_rest_ms(active, drafted=False), _rest_ms(active, drafted=True)),
             draft_scale=self.pace.draft_scale,
             rate=self._rates.setdefault(active, _Rate()).value,
             most=active * self._bounds.most,
@@ -362,6 +362,11 @@ class AutoDrafter(ModelDrafter):
             self.calibration.learn(tree, verdict)
         else:
             self._silent[slot] += 1
+
+
+def _rest_ms(active: int, *, drafted: bool) -> float:
+    """What comes on top of a step's target pass over so many requests."""
+    return REST_MS[drafted] + EACH_REST_MS[drafted] * (active - 1)
 
 
 def _never(growth: Growth, chooser: Chooser, max_depth: int) -> Policy:
