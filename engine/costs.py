@@ -141,7 +141,9 @@ def measure(
     """Time passes of two free runners (no request under way).
 
     Of runners with several slots all are filled to the context, and nodes are spread over them:
-    a pass is then known by the nodes of all requests together.
+    a pass is then known by the nodes of all requests together. A target pass has a node of every
+    request, so fewer nodes are of the first slots; a draft pass may be of a few requests anywhere,
+    and looks at all slots up to the last of them.
 
     Passes of the draft follow one of the target, as they do in a step: the first of them finds the
     target's weights in the processor's cache. The first round warms up and is not counted.
@@ -161,7 +163,7 @@ def measure(
                     size = target_nodes[turn % len(target_nodes)]
                     ms_target[number, at, turn] = _time(target, size)
                     size = draft_nodes[turn % len(draft_nodes)]
-                    both = _time(draft, size) + _time(draft, size)
+                    both = _time(draft, size, anywhere=True) + _time(draft, size, anywhere=True)
                     ms_draft[number, at, turn] = both / 2
                 done += 1
                 on_progress(done / total)
@@ -194,12 +196,17 @@ def _prefixes(runners: Sequence[TreeRunner], context: int) -> Iterator[None]:
             runner.release(slot)
 
 
-def _time(runner: TreeRunner, size: int) -> float:
-    """Milliseconds of one pass over roots and their children, as even over the slots as can be."""
-    each, over = divmod(size, runner.num_slots)
+def _time(runner: TreeRunner, size: int, *, anywhere: bool = False) -> float:
+    """Milliseconds of one pass over roots and their children, as even over the slots as can be.
+
+    Of fewer nodes than slots the last slot has one, where they may be anywhere.
+    """
+    used = min(size, runner.num_slots)
+    each, over = divmod(size, used)
     nodes = {}
-    for slot in range(min(size, runner.num_slots)):
-        count = each + (slot < over)
+    for at in range(used):
+        slot = runner.num_slots - used + at if anywhere else at
+        count = each + (at < over)
         nodes[slot] = Nodes([0] * count, [-1, *[0] * (count - 1)])
     start = perf_counter()
     found = runner.forward(nodes)

@@ -150,7 +150,7 @@ def test_sizes_are_measured_in_turn_and_the_runners_left_free(monkeypatch):
     runners = engine._target.runner, engine._drafter._runner
     taken = []
 
-    def timed(runner, size):
+    def timed(runner, size, **_):
         taken.append((runner is runners[0], size))
         return float(size)
 
@@ -522,21 +522,20 @@ def test_a_budget_bounds_every_tree_and_no_token(monkeypatch):
 def test_costs_of_a_batch_are_by_the_nodes_of_all(monkeypatch):
     target = tiny()
     engine = engine_for("dynamic-tree", {}, target, near(target), batch=3)
-    runner = engine._target.runner
-    asked = []
-    forward = runner.forward
+    runners = engine._target.runner, engine._drafter._runner
+    asked: tuple[list, list] = [], []
+    for runner, into in zip(runners, asked, strict=True):
 
-    def counted(nodes):
-        asked.append({slot: len(new.tokens_N) for slot, new in nodes.items()})
-        return forward(nodes)
+        def counted(nodes, forward=runner.forward, into=into):
+            into.append({slot: len(new.tokens_N) for slot, new in nodes.items()})
+            return forward(nodes)
 
-    monkeypatch.setattr(runner, "forward", counted)
-    measure(
-        runner, engine._drafter._runner, target_nodes=(1, 2, 7), draft_nodes=(1,), contexts=(4,),
-        rounds=1,
-    )  # fmt: skip
-    assert asked == [{0: 1}, {0: 1, 1: 1}, {0: 3, 1: 2, 2: 2}]
-    assert not runner.active_B.any()
+        monkeypatch.setattr(runner, "forward", counted)
+    measure(*runners, target_nodes=(1, 2, 7), draft_nodes=(1, 2, 4), contexts=(4,), rounds=1)
+    assert asked[0] == [{0: 1}, {0: 1, 1: 1}, {0: 3, 1: 2, 2: 2}]
+    drafted = [{2: 1}, {1: 1, 2: 1}, {0: 2, 1: 1, 2: 1}]
+    assert asked[1] == [one for one in drafted for _ in range(2)]
+    assert not any(runner.active_B.any() for runner in runners)
 
 
 def test_drafting_that_finds_nothing_worth_scoring_ends(monkeypatch):
