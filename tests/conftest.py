@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 CHROMIUM_ARGS = (
@@ -15,6 +17,26 @@ CHROMIUM_ARGS = (
 
 os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _simulated_memory_is_shared() -> None:
+    """In Numba's simulator two threads that ask for a shared array at once may each get their own.
+
+    A block then waits for ever: its threads read different memory.
+    """
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    shared_array = FakeCUDAShared.array
+
+    def array(self, shape, dtype, alignment=None):
+        if shape == 0 or not isinstance(dtype, type):
+            return shared_array(self, shape, dtype, alignment)
+        frame = sys._getframe(1)
+        place = frame.f_code.co_filename, frame.f_lineno
+        return self._allocations.setdefault(place, np.empty(shape, dtype))
+
+    FakeCUDAShared.array = array
 
 
 @pytest.fixture(scope="session", autouse=True)

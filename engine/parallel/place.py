@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from engine.parallel.lanes import Lanes
 if TYPE_CHECKING:
     from engine.parallel.rank import Begin
 
+_meshes = count()
 #: models loaded in this process by how they were loaded, the last ones
 _MOST_KEPT = 4
 
@@ -50,7 +52,10 @@ class Place:
 
         if ranks not in self._meshes:
             kind = torch.device(self.device).type
-            self._meshes[ranks] = DeviceMesh(kind, list(ranks), mesh_dim_names=("tp",))
+            # torch keeps plans by mesh, and meshes of the same name are the same to it: those of a
+            # group that is gone would come back
+            name = f"tp{next(_meshes)}"
+            self._meshes[ranks] = DeviceMesh(kind, list(ranks), mesh_dim_names=(name,))
         return self._meshes[ranks]
 
     def model(self, key: Any, load: Callable[[], LoadedModel]) -> LoadedModel:

@@ -13,8 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # as for a script that lies there
 
 import gpu  # noqa: E402
+import gpu_tables  # noqa: E402, F401
+import kernel_times  # noqa: E402, F401
 from gpu_measure import Arm, decode, engine_of  # noqa: E402
 from gpu_models import SetAcceptance, counting  # noqa: E402
+
+# benchmarks/pages.py would be found where others mean the folder of pages
+sys.path.remove(str(ROOT / "benchmarks"))
+
 
 from engine.drafters.base import Sequence  # noqa: E402
 from engine.growth import Noise  # noqa: E402
