@@ -26,6 +26,7 @@ from engine.records import RequestRecord, StepRecord
 from engine.registry import METHODS, parse_options
 from engine.requests import Request
 from engine.sampling import Sampling
+from tests.engine.heads_fixture import with_head
 
 VOCAB = 61
 _SIZES = {
@@ -113,10 +114,14 @@ def engine_for(
     *others: LoadedModel,
     **config: Any,
 ) -> Engine:
-    """An eager engine; more drafts to merge follow; `sampling`, `batch`, ... as keywords."""
+    """An eager engine; more drafts to merge follow; `sampling`, `batch`, ... as keywords.
+
+    Methods with a trained head get an untrained one where `options` name none.
+    """
     config.setdefault("sampling", Sampling())
     config.setdefault("execution", "eager")
     config.setdefault("capacity", 160)
+    options = with_head(method, options, target)
     return build_engine(
         EngineConfig(method=method, options=parse_options(method, options), **config),
         target=target,
