@@ -71,9 +71,14 @@ class OptionInfo(NamedTuple):
 
 
 def describe_options(options_type: type) -> list[OptionInfo]:
-    """The fields of an options dataclass, in order."""
+    """The fields of an options dataclass, in order, without those that could never matter.
+
+    A method that takes its options from another may take fewer policies, and then some matter to
+    none of them.
+    """
     hints = typing.get_type_hints(options_type)
-    return [
+    choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(options_type)}
+    found = [
         OptionInfo(
             name=f.name,
             type=_plain_type(hints[f.name]).__name__,
@@ -86,6 +91,14 @@ def describe_options(options_type: type) -> list[OptionInfo]:
             where=f.metadata["where"],
         )
         for f in sorted(dataclasses.fields(options_type), key=lambda f: f.metadata["common"])
+    ]
+    return [
+        info
+        for info in found
+        if all(
+            not choices[name] or set(choices[name]) & set(allowed)
+            for name, allowed in info.where.items()
+        )
     ]
 
 

@@ -17,6 +17,7 @@ AUTO = "auto"
 #: policies by the options that only they use
 BY_WIDTH = {"policy": ("eagle2", "best-first", AUTO)}
 SIZED = {"policy": tuple(POLICIES)}
+TREES = {"policy": (*POLICIES, AUTO)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,8 @@ class Options(ModelBased):
         "eagle2", "how the tree grows; see docs/methods.md", choices=(*POLICIES, AUTO)
     )
     nodes: int = option(6, "drafted nodes that stay in the tree", min=1, max=255, where=SIZED)
-    depth: int = option(4, "deepest level", min=1, max=32)
-    top_k: int = option(3, "children proposed per expanded node", min=1, max=64)
+    depth: int = option(4, "deepest level", min=1, max=32, where=TREES)
+    top_k: int = option(3, "children proposed per expanded node", min=1, max=64, where=TREES)
     width: int = option(
         0, "frontier nodes expanded per pass by eagle2 and best-first; 0: as many as top_k",
         min=0, max=64, where=BY_WIDTH,

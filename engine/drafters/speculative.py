@@ -19,10 +19,10 @@ class Options(ModelBased):
     length: int = option(4, "draft tokens per step", min=1, max=64)
 
 
-def chain(options: Options, growth: Growth, chooser: Chooser, max_depth: int) -> Policy:
+def chain(length: int, growth: Growth, chooser: Chooser, max_depth: int) -> Policy:
     """One child of one child, `length` deep."""
     node = 0
-    for _ in range(min(options.length, max_depth)):
+    for _ in range(min(length, max_depth)):
         rows = yield [node]
         if not rows:
             break
@@ -35,7 +35,9 @@ METHOD = Method(
     summary="A chain of tokens from a draft model, checked in one target pass.",
     options=Options,
     build=lambda options, context: ModelDrafter(
-        lambda growth, chooser, depth: chain(options, growth, chooser, depth), options, context
+        lambda growth, chooser, depth: chain(options.length, growth, chooser, depth),
+        options,
+        context,
     ),
     max_nodes=lambda options: options.length + 1,
     max_draft_rows=lambda options: options.length,

@@ -1,0 +1,52 @@
+"""Options of methods that draft from the target itself: a chain, or a tree by a growth policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.drafters import dynamic_tree
+from engine.drafters.model_drafter import Grow
+from engine.drafters.policies import POLICIES
+from engine.drafters.speculative import chain
+from engine.options import option
+from engine.tree import Children
+
+CHAIN = "chain"
+
+
+@dataclass(frozen=True, slots=True)
+class Options(dynamic_tree.Options):
+    """Those of `dynamic-tree`, and the length of a chain. Options of the other form do nothing."""
+
+    policy: str = option(
+        CHAIN, "a chain, or how a tree grows; see docs/methods.md", choices=(CHAIN, *POLICIES)
+    )
+    length: int = option(4, "draft tokens of a chain", min=1, max=64, where={"policy": (CHAIN,)})
+
+
+def max_nodes(options: Options) -> int:
+    """Most nodes of a tree, the root included."""
+    if options.policy == CHAIN:
+        return 1 + options.length
+    return dynamic_tree.max_nodes(options)
+
+
+def max_draft_rows(options: Options) -> int:
+    """Most nodes that ever run through the drafter in one step."""
+    if options.policy == CHAIN:
+        return options.length
+    return dynamic_tree.max_draft_rows(options)
+
+
+def children_for(options: Options) -> tuple[Children, ...]:
+    """Ways to choose children that keep these trees lossless."""
+    if options.policy == CHAIN:
+        return (Children.COUPLED, Children.FIXED, Children.SAMPLED)
+    return dynamic_tree.children_for(options)
+
+
+def grow_by(options: Options, children: Children) -> Grow:
+    """What grows a chain or tree under these options."""
+    if options.policy == CHAIN:
+        return lambda growth, chooser, depth: chain(options.length, growth, chooser, depth)
+    return dynamic_tree.grow_by(options, children)
