@@ -27,6 +27,10 @@ COMMANDS = {
         "workbench.commands.compare:compare",
         "Measure methods against plain decoding on the same prompts.",
     ),
+    "experiments": (
+        "workbench.commands.experiments:experiments_app",
+        "Comparisons on published pairs, stored for anyone to start.",
+    ),
     "sweep": (
         "workbench.commands.sweep:sweep",
         "Measure every combination of options, cell by cell; can be stopped and gone on with.",

@@ -122,7 +122,7 @@ def test_compare_takes_a_spec_beside_the_defaults_of_its_method(
 
     asked = []
     monkeypatch.setattr(
-        command, "_compare_and_print", lambda spec, **settings: asked.append(spec.methods) or 0
+        command, "compare_and_print", lambda spec, **settings: asked.append(spec.methods) or 0
     )
     file = tmp_path / "s.json"
     file.write_text('{"method": "dynamic-tree", "options": {"nodes": 9}}')

@@ -145,7 +145,7 @@ def compare(
         "limit": limit,
         **models(target, draft),
         "dtypes": listed(dtypes),
-        "caches": [_switch(word) for word in listed(cache)],
+        "caches": [on_or_off(word) for word in listed(cache)],
         "repeats": repeats,
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -160,7 +160,7 @@ def compare(
         "parallel": parallel,
         "placement": placement,
     }
-    code = _compare_and_print(_spec(values), report=report, per_prompt=per_prompt, as_json=as_json)
+    code = compare_and_print(_spec(values), report=report, per_prompt=per_prompt, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -172,9 +172,10 @@ def _with_specs(arms: list[str] | None, files: list[Path]) -> list[str]:
     return list(dict.fromkeys([*(arms or [arm.partition(":")[0] for arm in ours]), *ours]))
 
 
-def _compare_and_print(
+def compare_and_print(
     spec: CompareSpec, *, report: Path | None, per_prompt: bool, as_json: bool
 ) -> int:
+    """Measure, show the table or the object, write the report; the exit code."""
     from workbench.commands.progress import progress
     from workbench.commands.runner import CANCELLED_CODE, on_interrupt
     from workbench.compare import compare as measure
@@ -255,7 +256,8 @@ def _spec(values: dict[str, Any]) -> CompareSpec:
         raise wrong_value(first, **names) from None
 
 
-def _switch(word: str) -> bool:
+def on_or_off(word: str) -> bool:
+    """A word of `--cache`. Raises UserError."""
     if word not in ("on", "off"):
         raise UserError(f"--cache has {word!r}; use on, off or on,off.")
     return word == "on"

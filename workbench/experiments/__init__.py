@@ -1,0 +1,1 @@
+"""Comparisons that are stored as files, on published models, for anyone to start."""
