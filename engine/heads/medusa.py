@@ -78,15 +78,22 @@ class MedusaHeads(nn.Module):
         """(..., D) to (H, ..., D): what each head's output matrix reads."""
         return torch.stack([block(hidden_ND) for block in self.blocks])
 
+    def logits(self, hidden_ND: Tensor, head: int) -> Tensor:
+        """Guesses (..., V) of one head at normed hidden states (..., D)."""
+        return self._output(self.blocks[head](hidden_ND), head)
+
     def forward(self, hidden_ND: Tensor) -> Tensor:
         """Normed hidden states (..., D) to logits (H, ..., V)."""
         features_HND = self.features(hidden_ND)
-        if self.heads is None:
-            assert self._target_head is not None
+        if self._target_head is not None:
             return self._target_head(features_HND)
-        return torch.stack(
-            [head(feature) for head, feature in zip(self.heads, features_HND, strict=True)]
-        )
+        return torch.stack([self._output(one, head) for head, one in enumerate(features_HND)])
+
+    def _output(self, feature_ND: Tensor, head: int) -> Tensor:
+        if self._target_head is not None:
+            return self._target_head(feature_ND)
+        assert self.heads is not None
+        return self.heads[head](feature_ND)
 
     def sizes(self) -> dict[str, Any]:
         """All that `build` needs, as JSON."""

@@ -3,20 +3,20 @@
 A kind of head brings an `Objective`: its module, the hidden states it reads, a loss, and how often
 its guesses are right. The rest is here: batches of text run through the target under `no_grad`
 (nothing is dumped to disk), gradient accumulation, mixed precision, the schedule, evaluation on
-held-out text, early stopping, checkpoints. A killed run with a budget of tokens goes on to the same
-weights as an unbroken one.
+held-out text, early stopping, checkpoints; `engine.training.heads_run.train_head` does it. A killed
+run with a budget of tokens goes on to the same weights as an unbroken one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from engine.training.batches import TokenArray
-from engine.training.progress import Budget
+from engine.training.progress import Budget, PairProgress
 
 RANKS = 10
 """Guesses that are looked at for each offset."""
@@ -46,6 +46,43 @@ class Hits(NamedTuple):
     """Positions at which the guess of rank 0, 1, ... was the token; `RANKS` of them, or fewer."""
     seen: int
     """Positions looked at."""
+
+    def plus(self, other: Hits) -> Hits:
+        """Both together."""
+        ranks = zip(self.by_rank, other.by_rank, strict=True)
+        return Hits(tuple(a + b for a, b in ranks), self.seen + other.seen)
+
+    def top(self, count: int) -> float:
+        """Share of positions at which one of the first `count` guesses was right."""
+        return sum(self.by_rank[:count]) / max(self.seen, 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """For logs and cards."""
+        return {
+            "top1": round(self.top(1), 4),
+            "top5": round(self.top(5), 4),
+            "by_rank": [round(hits / max(self.seen, 1), 5) for hits in self.by_rank],
+            "count": self.seen,
+        }
+
+
+class HeldOut(NamedTuple):
+    """A look at held-out text."""
+
+    loss: float
+    """The objective's, nats."""
+    text: dict[int, Hits]
+    """Against the corpus, by offset."""
+    written: dict[int, Hits]
+    """Against text that the target wrote, by offset; empty where there is none."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For logs and cards."""
+        return {
+            "loss": round(self.loss, 4),
+            "held_out": {str(offset): hits.as_json() for offset, hits in self.text.items()},
+            "written": {str(offset): hits.as_json() for offset, hits in self.written.items()},
+        }
 
 
 class Objective(Protocol):
@@ -81,6 +118,8 @@ class HeadRecipe:
     """Tokens of a row."""
     rows: int = 4
     """Rows of one pass."""
+    written_share: float = 0.5
+    """Share of the passes over rows that the target wrote, where there are such rows."""
     accumulate: int = 1
     """Passes whose gradients make one step."""
     lr: float = 1e-3
@@ -111,5 +150,30 @@ class HeadData:
 
     train: TokenArray
     held_out: TokenArray
-    written: TokenArray | None = None
-    """Text that the target wrote, kept away from training: there the token is always its own."""
+    written_RT: TokenArray | None = None
+    """Rows that the target wrote, each `HeadRecipe.length` long."""
+    written_held_out_RT: TokenArray | None = None
+    """Such rows, kept away from training: there nearly every token is the target's own choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadProgress(PairProgress):
+    """A sign of life from a training of heads."""
+
+    step: int = 0
+    held_out: HeldOut | None = None
+    """Set on the steps behind which held-out text was looked at."""
+
+
+class Trained(NamedTuple):
+    """What a training came to; the objective's module holds the weights."""
+
+    held_out: HeldOut
+    """At the end, on more text than on the way."""
+    first: HeldOut
+    """Before the first step."""
+    step: int
+    tokens: int
+    seconds: float
+    loss: float | None
+    ended_early: bool

@@ -29,12 +29,16 @@ class Meter:
         """Running mean of the training loss, nats per token."""
         self.rate: float | None = None
         """Running mean of tokens per second."""
+        self.ended = False
+        """Whether the run ends before its budget does."""
         self._budget = budget
         self._watch = Stopwatch()
 
     @property
     def fraction(self) -> float:
-        """Share of the budget that is spent."""
+        """Share of the budget that is spent; 1 for a run that has ended early."""
+        if self.ended:
+            return 1.0
         return self._budget.fraction(seconds=self._watch.seconds, tokens=self.tokens)
 
     def note(self, *, loss: float, tokens: int, seconds: float) -> None:
@@ -62,11 +66,13 @@ class Meter:
             "steps": self.steps,
             "loss": self.loss,
             "seconds": self._watch.seconds,
+            "ended": self.ended,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Count on from `state_dict`."""
         self.tokens, self.steps, self.loss = state["tokens"], state["steps"], state["loss"]
+        self.ended = state.get("ended", False)
         self._watch = Stopwatch(state["seconds"])
 
 

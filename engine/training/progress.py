@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engine.errors import DecodeError
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairProgress:
@@ -25,6 +27,10 @@ class PairProgress:
 
 OnProgress = Callable[[PairProgress], None]
 ShouldStop = Callable[[], bool]
+
+
+class TrainingFailed(DecodeError):  # noqa: N818 - beside TrainingStopped
+    """A run that cannot go on: a loss that is no number, a full disk. It says what is kept."""
 
 
 class TrainingStopped(Exception):  # noqa: N818 - a request fulfilled, not an error
