@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 from typer import main as typer_main
 
+from engine.models import load_model
 from engine.registry import method_names
+from tests.engine.heads_fixture import with_head
 from workbench import cli
 from workbench.store import list_runs, open_run, run_file
 from workbench.store.schema import TABLES
@@ -115,12 +117,14 @@ def test_run_json(draftree: Callable[..., Said], models: list[str]) -> None:
 def test_every_method_gives_the_same_tokens(
     draftree: Callable[..., Said], models: list[str]
 ) -> None:
+    target = load_model(models[1], device="cpu")
     texts = {
-        name: draftree("run", "-m", name, "-p", "def f(", "-t", "0.8", "--json", *models).json[
-            "token_ids"
-        ]
+        name: draftree(
+            "run", "-m", name, "-p", "def f(", "-t", "0.8", "--json", *models,
+            *(f"-o{option}={value}" for option, value in with_head(name, {}, target).items()),
+        ).json["token_ids"]
         for name in method_names()
-    }
+    }  # fmt: skip
     assert len(texts) >= 4
     assert len({tuple(ids) for ids in texts.values()}) == 1
 

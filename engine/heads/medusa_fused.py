@@ -1,0 +1,52 @@
+"""Medusa heads as drafting runs them: all at once, in as few calls as there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.heads.medusa import MedusaHeads
+
+
+class FusedMedusa:
+    """The first `num_heads` heads. Copies their weights side by side, but for the target's own."""
+
+    def __init__(
+        self, heads: MedusaHeads, num_heads: int, target_head: Callable[[Tensor], Tensor]
+    ) -> None:
+        """`target_head` maps (..., D) to logits (..., V), where the heads are tied to it."""
+        self._num_heads, self._hidden_size = num_heads, heads.hidden_size
+        blocks = [[block.linear for block in heads.blocks[at]] for at in range(num_heads)]
+        first, *more = zip(*blocks, strict=True)
+        #: all heads read the same state, so their first layers are one matrix, (H x D, D)
+        self._first = torch.cat([linear.weight for linear in first])
+        self._first_bias = torch.cat([linear.bias for linear in first])
+        self._more = [
+            (
+                torch.stack([linear.weight.T for linear in layer]),
+                torch.stack([linear.bias for linear in layer])[:, None],
+            )
+            for layer in more
+        ]
+        self._target_head = target_head
+        self._own_HDV = (
+            torch.stack([head.weight.T for head in heads.heads[:num_heads]])
+            if heads.heads is not None
+            else None
+        )
+
+    def __call__(self, hidden_BD: Tensor) -> Tensor:
+        """States at the point NORMED to logits (H, B, V), those of the heads one by one."""
+        first = functional.linear(hidden_BD, self._first, self._first_bias)
+        states_HBD = hidden_BD + functional.silu(
+            first.view(len(hidden_BD), self._num_heads, self._hidden_size).transpose(0, 1)
+        )
+        for weight_HDD, bias_H1D in self._more:
+            inner = torch.baddbmm(bias_H1D, states_HBD, weight_HDD)
+            states_HBD = states_HBD + functional.silu(inner)
+        if self._own_HDV is not None:
+            return torch.bmm(states_HBD, self._own_HDV)
+        return self._target_head(states_HBD)
