@@ -30,6 +30,7 @@ from engine.decode import Engine
 from engine.engine import EngineConfig, build_engine, forwards_for
 from engine.errors import UserError
 from engine.models import LoadedModel, load_model
+from engine.parts import Part
 from engine.paths import data_folder
 from engine.registry import parse_options
 from engine.requests import Request
@@ -113,7 +114,7 @@ def measured_passes(pair: list[LoadedModel], arguments: argparse.Namespace) -> P
     config = EngineConfig(
         "dynamic-tree", None, Sampling(), batch=slots, execution=arguments.execution
     )
-    forwards, _ = forwards_for(pair, config)
+    forwards, _ = forwards_for([(one, Part()) for one in pair], config)
     runners = [
         TreeRunner(one, num_slots=slots, capacity=CAPACITY, max_tree=40, forward=forward)
         for one, forward in zip(pair, forwards, strict=True)

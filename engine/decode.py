@@ -318,7 +318,7 @@ class Engine:
             self._target.score({0: root_only(request.prompt_ids[-1])})
             self._synchronize()
             times.append(perf_counter_ns() - start)
-            self._target.runner.keep(0, [])
+            self._target.commit(0, [])
         self._target.release(0)
         return int(np.median(times[2:]))
 

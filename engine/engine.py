@@ -16,13 +16,16 @@ from engine.drafters.model_drafter import PENDING_ROWS
 from engine.errors import UserError
 from engine.forward import Forward
 from engine.models import LoadedModel
+from engine.parts import Part
 from engine.registry import METHODS
 from engine.rules import DRAWN_RULES, LOSSY_RULES, Verifier
 from engine.runner import TreeRunner
 from engine.sampling import Sampling
 from engine.selfcheck import check_tree_attention
+from engine.sharing import SharedRunner
 from engine.target import Target
 from engine.tree import Children
+from engine.two_part import TwoPartTarget
 from engine.verify_paths import TYPICAL, Typical
 
 if TYPE_CHECKING:
@@ -90,12 +93,18 @@ def build_engine(
     for loaded in models:
         check_tree_attention(loaded)
     max_nodes = 1 + max(1, len(drafts)) * (method.max_nodes(config.options) - 1)
+    uses = method.uses(config.options, target)
     parallel = _on_ranks(config, target, drafts, children, max_nodes)
     if parallel is not None and parallel.shares_target:
         config = replace(config, execution="eager")
-    forwards, mode = forwards_for(models, config)
+    wanted = [(target, uses.target), *((one, Part()) for one in drafts)]
+    if uses.draft is not None:
+        wanted.append((target, uses.draft))
+    forwards, mode = forwards_for(wanted, config)
     slots: dict[str, Any] = {"num_slots": config.batch, "use_cache": config.cache}
-    target_room = slots | {"capacity": config.capacity, "max_tree": max_nodes}
+    target_room = slots | {"capacity": config.capacity, "max_tree": max_nodes, "uses": uses}
+    if uses.draft is not None:  # drafting and verification write to the same rows
+        target_room["max_tree"] += method.max_draft_rows(config.options) + 1
     draft_room = slots | {
         "capacity": method.draft_capacity(config.options, config.capacity),
         "max_tree": method.max_draft_rows(config.options) + PENDING_ROWS,
@@ -106,7 +115,7 @@ def build_engine(
         (TreeRunner if parallel is None else parallel.draft_runner)(
             one, **draft_room, forward=forward
         )
-        for one, forward in zip(drafts, forwards[1:], strict=True)
+        for one, forward in zip(drafts, forwards[1 : 1 + len(drafts)], strict=True)
         if parallel is None or parallel.drafts_here
     ]
     drafter: Drafter | None = None
@@ -120,6 +129,8 @@ def build_engine(
             target_forward=forwards[0],
             mode=mode,
         )
+    if uses.draft is not None:
+        draft_runners = [SharedRunner(target_runner, uses.draft, forward=forwards[-1])]
     context = DrafterContext(
         sampling=config.sampling,
         children=children,
@@ -129,6 +140,7 @@ def build_engine(
         vocab_size=target.vocab_size,
         profile=lambda: config.profile_for(mode),
         kernels=config.kernels != "off",
+        forward_for=lambda loaded, part: _forward_in(mode, loaded, part, config),
     )
     if drafter is None:
         drafter = method.build(config.options, context)
@@ -139,7 +151,7 @@ def build_engine(
     if threshold:
         drafter = KeepGenerating(drafter, threshold)
     return Engine(
-        target=Target(target_runner),
+        target=_target(target_runner, context.draft),
         drafter=drafter,
         verifier=Verifier(config.verify, config.sampling, config.typical, config.kernels),
         sampling=config.sampling,
@@ -149,6 +161,14 @@ def build_engine(
         mode=mode,
         parallel=parallel,
     )
+
+
+def _target(runner: TreeRunner, draft: TreeRunner | None) -> Target:
+    """The target, in two parts where verification goes on from what the draft has run."""
+    if runner.part.first:
+        assert isinstance(draft, SharedRunner)
+        return TwoPartTarget(runner, draft)
+    return Target(runner)
 
 
 def _on_ranks(
@@ -252,28 +272,38 @@ def check_same_vocabulary(target: LoadedModel, draft: LoadedModel) -> None:
 
 
 def forwards_for(
-    models: list[LoadedModel], config: EngineConfig
+    wanted: Sequence[tuple[LoadedModel, Part]], config: EngineConfig
 ) -> tuple[list[Forward | None], str]:
     """The forwards of the mode asked for, and that mode; None stands for eager.
 
     'auto' takes CUDA graphs where all models are on CUDA devices, and compiled forwards on a CPU
     where they are at hand. Raises UserError for a mode that is not to be had here.
     """
+    eager: tuple[list[Forward | None], str] = [None] * len(wanted), "eager"
+    models = [loaded for loaded, _ in wanted]
     if config.execution == "eager" or not config.cache:
-        return [None] * len(models), "eager"
+        return eager
     on_cuda = all(m.device.startswith("cuda") for m in models)
-    if config.execution == "graph" or (config.execution == "auto" and on_cuda):
-        return _graphs_for(models, config)
-    if config.execution == "inductor":
+    graphs = config.execution == "graph" or (config.execution == "auto" and on_cuda)
+    if graphs or config.execution == "inductor":
+        if not all(part.whole for _, part in wanted):
+            if config.execution == "auto":
+                return eager
+            raise UserError(
+                f"{config.method} runs parts of the target and keeps hidden states, which"
+                f" --execution {config.execution} does not do yet; use eager or compiled."
+            )
+        if graphs:
+            return _graphs_for(models, config)
         from engine.inductor import inductor_forward
 
         config.on_progress("compiling", "compiling in this process, a size at a time", None)
         return [inductor_forward(m, num_slots=config.batch) for m in models], "inductor"
     from engine.compiled import at_hand, forward_for, why_not
 
-    if config.execution == "auto" and not all(at_hand(m, config.batch) for m in models):
-        return [None] * len(models), "eager"
-    found = [forward_for(m, config.batch, config.on_progress) for m in models]
+    if config.execution == "auto" and not all(at_hand(m, config.batch, p) for m, p in wanted):
+        return eager
+    found = [forward_for(m, config.batch, config.on_progress, part=p) for m, p in wanted]
     if any(forward is None for forward in found):
         if config.execution == "compiled":
             raise UserError(
@@ -281,8 +311,19 @@ def forwards_for(
                 or "Compiling failed; the reason is in the .log files of the cache folder that"
                 " `draftree doctor` names. Use --execution eager."
             )
-        return [None] * len(models), "eager"
+        return eager
     return list(found), "compiled"
+
+
+def _forward_in(mode: str, loaded: LoadedModel, part: Part, config: EngineConfig) -> Forward | None:
+    """One more forward in an engine's mode of execution; None: eager."""
+    if mode != "compiled":
+        return None
+    from engine.compiled import at_hand, forward_for
+
+    if config.execution == "auto" and not at_hand(loaded, config.batch, part):
+        return None
+    return forward_for(loaded, config.batch, config.on_progress, part=part)
 
 
 def _graphs_for(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -10,7 +11,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from engine.packing import Packing, packed
+from engine.packing import Packing, attention, packed
+from engine.parts import Attend, Inside, Part, telling
+
+_WHOLE = Part()
 
 
 class RowCache(Cache):
@@ -106,19 +110,29 @@ class Forward(Protocol):
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
         packing: Packing | None = None,
+        *,
+        states: list[torch.Tensor] | None = None,
     ) -> Logits:
-        """Score the nodes; keys and values of their rows are written in place.
+        """Score the nodes; keys, values and hidden states of their rows are written in place.
 
         With a packing ids, positions and rows are (1, M); the masks are of the padded cells.
+        `states` are (slots, rows, D) by point, in the order of the part's `points`.
         """
 
 
 class HFStep(nn.Module):
-    """The model as a function of plain tensors: the eager forward, and what is exported."""
+    """The model as a function of plain tensors: the eager forward, and what is exported.
 
-    def __init__(self, model: PreTrainedModel, *, windowed_dict: bool) -> None:
+    Raises UserError where the model does not have the part.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, windowed_dict: bool, part: Part = _WHOLE) -> None:
         super().__init__()
-        self.model = model
+        self.points = part.points
+        self._now = None
+        self.model: Any = model
+        if not part.whole:
+            self.model, self._now = Inside.of(model).part(part)
         self.windowed_dict = windowed_dict
 
     def forward(
@@ -131,22 +145,51 @@ class HFStep(nn.Module):
         values: list[torch.Tensor],
         packing: tuple[torch.Tensor, torch.Tensor] | None = None,
         logits_to_keep: int = 0,
+        states: list[torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         mask: Any = masks[-1]
         if self.windowed_dict:
             mask = {"full_attention": masks[0], "sliding_attention": masks[1]}
         extra = {"logits_to_keep": logits_to_keep} if logits_to_keep else {}
+        cache = RowCache(keys, values, rows_BN, masks[0])
         # export knows plain tuples only
-        with packed(self.model, None if packing is None else Packing(*packing)):
+        pack = None if packing is None else Packing(*packing)
+        with packed(self.model, pack), self._telling(positions_BN, cache, masks[0], pack, states):
             logits = self.model(
                 input_ids=ids_BN,
                 position_ids=positions_BN,
                 attention_mask=mask,
-                past_key_values=RowCache(keys, values, rows_BN, masks[0]),
+                past_key_values=cache,
                 use_cache=True,
                 **extra,
             ).logits
         return logits, torch.logsumexp(logits.float(), -1)
+
+    def _telling(
+        self,
+        positions_BN: torch.Tensor,
+        cache: RowCache,
+        mask: torch.Tensor,
+        packing: Packing | None,
+        states: list[torch.Tensor] | None,
+    ) -> AbstractContextManager[None]:
+        """Tell the modules of a part what they need of this pass."""
+        if self._now is None:
+            return nullcontext()
+
+        def attend(layer: int) -> Attend:
+            def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+                return attention(query, *cache.update(key, value, layer), mask, packing)
+
+            return run
+
+        return telling(
+            self._now,
+            states=dict(zip(self.points, states or [], strict=True)),
+            rows_BN=cache.rows_BN,
+            positions_BN=positions_BN,
+            attend=attend,
+        )
 
 
 class EagerForward:
@@ -155,9 +198,9 @@ class EagerForward:
     mode = "eager"
     min_slots = 1
 
-    def __init__(self, model: PreTrainedModel, *, windowed_dict: bool) -> None:
+    def __init__(self, model: PreTrainedModel, *, windowed_dict: bool, part: Part = _WHOLE) -> None:
         self.packs = False  # the runner finds out whether the model can
-        self.step = HFStep(model, windowed_dict=windowed_dict).eval()
+        self.step = HFStep(model, windowed_dict=windowed_dict, part=part).eval()
         self._can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def envelope(self, num_nodes: int, num_slots: int) -> int:
@@ -173,9 +216,10 @@ class EagerForward:
         values: list[torch.Tensor],
         packing: Packing | None = None,
         logits_to_keep: int = 0,
+        *,
+        states: list[torch.Tensor] | None = None,
     ) -> Logits:
         keep = logits_to_keep if self._can_keep else 0
+        inputs = (ids_BN, positions_BN, rows_BN, masks, keys, values, packing, keep)
         with torch.inference_mode():
-            return Logits(
-                *self.step(ids_BN, positions_BN, rows_BN, masks, keys, values, packing, keep)
-            )
+            return Logits(*self.step(*inputs, states))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,24 @@ def _attention(
     padded = cells.view(slots, width, *cells.shape[1:]).transpose(1, 2)
     out, _ = sdpa_attention_forward(module, padded, key, value, attention_mask, **kwargs)
     return out.reshape(slots * width, *out.shape[2:]).index_select(0, cell_M)[None], None
+
+
+def attention(
+    query: torch.Tensor,  # (B, heads, N, dim); (1, heads, M, dim) with a packing
+    key: torch.Tensor,  # (B, heads, L, dim)
+    value: torch.Tensor,
+    mask: torch.Tensor,  # (B, 1, N, L), additive
+    packing: Packing | None,
+) -> torch.Tensor:
+    """Attention of a module that is not the model's own: (B, N, heads, dim), packed (1, M, ...)."""
+    module: Any = SimpleNamespace(num_key_value_groups=query.shape[1] // key.shape[1])
+    if packing is None:
+        return sdpa_attention_forward(module, query, key, value, mask)[0]
+    _current.append(packing)
+    try:
+        return _attention(module, query, key, value, mask)[0]
+    finally:
+        _current.pop()
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -97,7 +97,10 @@ class EnvelopeForward:
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
         packing: Packing | None = None,
+        *,
+        states: list[torch.Tensor] | None = None,
     ) -> Logits:
+        assert not states, "envelopes keep no hidden states"
         given = Inputs(ids_BN, positions_BN, rows_BN, masks, keys, values, packing)
         made = self._made_for(envelope_of(given), given)
         if made is None:

@@ -7,6 +7,7 @@ prefix), then the rows of the current tree in the order in which its nodes were 
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,10 +20,12 @@ from engine.errors import DecodeError
 from engine.forward import EagerForward, Forward, ShapeProbe
 from engine.models import DTYPES, LoadedModel
 from engine.packing import Packing, can_pack, pack
+from engine.parts import Inside, Part, Uses
 
 PREFILL_CHUNK = 512
 #: masks are cut to multiples of this, so that compiled kernels run over whole vectors
 COLUMN_STEP = 16
+_NOTHING = Uses()
 
 
 #: whether models can be packed, as found out
@@ -53,6 +56,10 @@ class TreeRunner:
 
     `max_tree` bounds the tree rows of a slot, `capacity` the committed ones.
     With `use_cache=False` every pass runs the whole prefix again: it shows what caching buys.
+
+    `uses` says what a method takes from the model's inside: hidden states at its points are kept
+    in `states`, a row per token as keys and values are; passes run its `target` part, and `admit`
+    all layers whatever the part. With a `forward`, it runs that part.
     """
 
     def __init__(
@@ -64,13 +71,18 @@ class TreeRunner:
         max_tree: int,
         use_cache: bool = True,
         forward: Forward | None = None,
+        uses: Uses = _NOTHING,
     ) -> None:
         self.loaded = loaded
+        self.uses = uses
         self.capacity = min(capacity, loaded.context_length)
         self.max_tree = max_tree
         self.use_cache = use_cache
-        self.eager = EagerForward(loaded.model, windowed_dict=loaded.windowed_dict)
+        self.part = uses.target if use_cache else replace(uses.target, first=0, taps=uses.points)
+        self.eager = self._eager(self.part)
         self.run: Forward = forward or self.eager
+        #: prefills run all layers
+        self._prefilling = self._eager(Part(taps=uses.points)) if self.part.first else self.eager
         self.rows_per_slot = -(-(self.capacity + max_tree + 1) // 64) * 64
         self.num_slots = num_slots
         self._dtype = DTYPES[loaded.dtype]
@@ -79,8 +91,10 @@ class TreeRunner:
         self._plain_cpu = self._dtype is torch.float32 and self._device.type == "cpu"
         #: all layers as one tensor (2 x layers, slots, rows, features), where they are alike
         self._all_layers: torch.Tensor | None = None
-        self.keys, self.values = self._all = self._allocate()
-        self._one: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        #: hidden states kept at each point, (slots, rows, D)
+        self.states: dict[int, torch.Tensor] = {}
+        self.keys, self.values = self._allocate()
+        self._one: dict[int, _SlotViews] = {}
         self.length_B = np.zeros(num_slots, np.int32)
         self.count_B = np.zeros(num_slots, np.int32)
         self.active_B = np.zeros(num_slots, bool)
@@ -95,6 +109,10 @@ class TreeRunner:
         self.rows_moved: set[int] = set()
         if num_slots > 1 and use_cache and can_pack(loaded.attention):
             self.eager.packs = self._packs()
+
+    def _eager(self, part: Part) -> EagerForward:
+        model = self.loaded.model
+        return EagerForward(model, windowed_dict=self.loaded.windowed_dict, part=part)
 
     def _packs(self) -> bool:
         """Whether this model's attention lets itself be packed: tried once per model."""
@@ -117,7 +135,12 @@ class TreeRunner:
 
     def _allocate(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Zeros: NaN in a masked row would leak through 0 * NaN. One block, a view per layer."""
-        shapes = kv_shapes(self.loaded)
+        shapes = [*kv_shapes(self.loaded), *self.uses.kv_shapes]
+        if self.uses.points:
+            size = Inside.of(self.loaded.model).hidden_size
+            shape = (self.num_slots, self.rows_per_slot, size)
+            for point in self.uses.points:
+                self.states[point] = torch.zeros(shape, dtype=self._dtype, device=self._device)
         total = sum(heads * (k + v) for heads, k, v in shapes)
         rows = self.num_slots * self.rows_per_slot
         block = torch.zeros(rows * total, dtype=self._dtype, device=self._device)
@@ -145,7 +168,7 @@ class TreeRunner:
         self.length_B[slot] = self.count_B[slot] = 0
         self._history[slot] = []
         self._clear_tree(slot)
-        if self.use_cache:
+        if self.use_cache or self.states:
             for at in range(0, len(tokens_P), PREFILL_CHUNK):
                 self._prefill(slot, tokens_P[at : at + PREFILL_CHUNK])
         self._history[slot] = list(tokens_P)
@@ -189,13 +212,16 @@ class TreeRunner:
         masks = [distance >= 0]
         if self.loaded.window:
             masks.append((distance >= 0) & (distance < self.loaded.window))
-        self.eager(
+        views = self._slot(slot)
+        self._prefilling(
             torch.tensor([tokens], device=self._device),
             positions[None],
             positions[None],  # rows of this slot's own view
             [_additive(mask, self._dtype)[None, None] for mask in masks],
-            *self._slot(slot),
+            views.keys,
+            views.values,
             logits_to_keep=1,
+            states=views.of(self._prefilling.step.points),
         )
         self.length_B[slot] += num
 
@@ -257,15 +283,20 @@ class TreeRunner:
             masks = [mask.to(self._device, self._dtype, non_blocking=True) for mask in masks]
             if packing is not None:
                 packing = Packing(*(t.to(self._device, non_blocking=True) for t in packing))
-        keys, values = self._slot(base) if alone else self._all
-        found = self.run(ids, positions, rows, masks, keys, values, packing)
+        views = self._slot(base) if alone else _SlotViews(self.keys, self.values, self.states)
+        told = {"states": views.of(self.part.points)} if self.part.points else {}
+        found = self.run(ids, positions, rows, masks, views.keys, views.values, packing, **told)
         return NodeLogits(found.logits_BNV.flatten(0, 1), found.log_norm_BN.flatten(), first)
 
-    def _slot(self, slot: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Keys and values of one slot, each (1, rows, heads, dim)."""
+    def _slot(self, slot: int) -> _SlotViews:
+        """What is kept of one slot."""
         if slot not in self._one:
             one = slice(slot, slot + 1)
-            self._one[slot] = [kv[one] for kv in self.keys], [kv[one] for kv in self.values]
+            self._one[slot] = _SlotViews(
+                [kv[one] for kv in self.keys],
+                [kv[one] for kv in self.values],
+                {point: kept[one] for point, kept in self.states.items()},
+            )
         return self._one[slot]
 
     def _recompute(self, nodes: dict[int, Nodes]) -> NodeLogits:
@@ -274,6 +305,7 @@ class TreeRunner:
         first: dict[int, int] = {}
         rows = 0
         for slot, new in nodes.items():
+            views = self._slot(slot)
             tokens = self._history[slot] + self._tree_tokens[slot]
             prefix, total = len(self._history[slot]), len(tokens)
             allowed = np.tril(np.ones((total, total), bool))
@@ -292,7 +324,9 @@ class TreeRunner:
                 torch.from_numpy(depth)[None].to(self._device),
                 torch.arange(total, device=self._device)[None],
                 [_additive(m.to(self._device), self._dtype)[None, None] for m in masks],
-                *self._slot(slot),
+                views.keys,
+                views.values,
+                states=views.of(self.part.points),
             )
             count = len(new.tokens_N)
             parts.append((logits[0, -count:], log_norm[0, -count:]))
@@ -307,7 +341,7 @@ class TreeRunner:
         self.rows_moved.discard(slot)
         start, num = int(self.length_B[slot]), len(rows_A)
         tokens = self._tree_tokens[slot]
-        if self.use_cache and not moved and rows_A != list(range(num)):
+        if (self.use_cache or self.states) and not moved and rows_A != list(range(num)):
             given = torch.tensor([slot, start, num, *rows_A], dtype=torch.int32)
             given = given.to(self._device, non_blocking=True)
             for words_LSRF in self.words:
@@ -318,19 +352,31 @@ class TreeRunner:
 
     @cached_property
     def words(self) -> list[torch.Tensor]:
-        """Keys and values as whole numbers (layers, slots, rows, words), as they are moved.
+        """Keys, values and states as whole numbers (layers, slots, rows, words), as they are moved.
 
-        One tensor where all layers are alike, else one for each.
+        One tensor for keys and values where all layers are alike, else one for each.
         """
+        states = [as_words(kept[None]) for kept in self.states.values()]
         if self._all_layers is not None:
-            return [as_words(self._all_layers)]
-        return [as_words(kv.flatten(2)[None]) for kv in (*self.keys, *self.values)]
+            return [as_words(self._all_layers), *states]
+        return [as_words(kv.flatten(2)[None]) for kv in (*self.keys, *self.values)] + states
 
     def _buffers_for(self, num_slots: int, num_nodes: int) -> _Buffers:
         key = (num_slots, num_nodes)
         if key not in self._buffers:
             self._buffers[key] = _Buffers(num_slots, num_nodes, self.rows_per_slot)
         return self._buffers[key]
+
+
+class _SlotViews(NamedTuple):
+    """Keys, values (slots, rows, heads, dim) and states (slots, rows, D) of one slot or of all."""
+
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    states: dict[int, torch.Tensor]
+
+    def of(self, points: tuple[int, ...]) -> list[torch.Tensor]:
+        return [self.states[point] for point in points]
 
 
 class _Buffers:

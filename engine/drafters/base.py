@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from engine.costs import Known, no_profile
 from engine.growth import Noise
+from engine.parts import Part, Uses
 from engine.sampling import Sampling
 from engine.tree import Children, TokenTree
 
 if TYPE_CHECKING:
+    from engine.forward import Forward
+    from engine.models import LoadedModel
     from engine.records import Verdict
     from engine.runner import TreeRunner
     from engine.target import Scores
@@ -66,7 +69,10 @@ class Drafter(Protocol):
 
 
 class DrafterContext(NamedTuple):
-    """What a method is built from. `draft` is there if the method says `needs_draft`."""
+    """What a method is built from.
+
+    `draft` is there if the method says `needs_draft`, or drafts with a part of the target.
+    """
 
     sampling: Sampling
     children: Children
@@ -78,6 +84,11 @@ class DrafterContext(NamedTuple):
     profile: Callable[[], Known] = no_profile
     #: whether compiled code looks for the best children; it finds the same
     kernels: bool = True
+    #: the forward of a part or of a head in the engine's mode of execution; None: eager
+    forward_for: Callable[[LoadedModel, Part], Forward | None] = lambda loaded, part: None
+
+
+_NOTHING = Uses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,8 @@ class Method:
     training: str = ""
     #: whether it reads the target's hidden states
     hidden_states: bool = False
+    #: what it takes from the target's inside: parts that draft and verify, states that are kept
+    uses: Callable[[Any, LoadedModel], Uses] = lambda options, target: _NOTHING
     #: whether a token must mean the same to target and draft model
     same_vocabulary: bool = True
     #: whether its trees are chains whatever the options

@@ -15,6 +15,7 @@ from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.common import AdaptiveExit, ModelBased
 from engine.growth import Chooser, Growth, Row
 from engine.runner import Nodes, check_finite
+from engine.sharing import SharedRunner
 from engine.tree import TokenTree, root_only
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class ModelDrafter:
         self._num_pending: dict[int, int] = {}  # pending rows that ran in the last tree
         self._options = options
         self._exits: dict[int, AdaptiveExit] = {}
+        if isinstance(self._runner, SharedRunner):
+            self._runner.node_rows = self._rows
 
     def admit(self, sequence: Sequence) -> None:
         self._runner.admit(sequence.slot, self._known(sequence.tokens[:-1]))

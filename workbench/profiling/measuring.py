@@ -49,6 +49,7 @@ def measure_pair(
         StoppedError: `should_stop` said so.
     """
     from engine.engine import EngineConfig, check_same_vocabulary, forwards_for
+    from engine.parts import Part
     from engine.registry import parse_options
     from engine.runner import TreeRunner
     from engine.sampling import Sampling
@@ -67,7 +68,7 @@ def measure_pair(
         batch=extent.batch,
         on_progress=on_progress,
     )
-    forwards, mode = forwards_for(models, config)
+    forwards, mode = forwards_for([(one, Part()) for one in models], config)
     nodes = (extent.batch - 1 + extent.nodes, max(2 * extent.batch, extent.nodes // _DRAFT_SHARE))
     room = _room(models, extent)
     target, draft = (

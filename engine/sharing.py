@@ -1,0 +1,68 @@
+"""A second runner over a target's own cache: what self-speculation drafts with.
+
+It runs a part of the model and writes keys, values and hidden states of the tree under way to rows
+behind the committed ones. The owner verifies in the same rows, and its commit is the commit of
+both, so that nothing a draft has written is ever read as the target's.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from engine.forward import Forward
+from engine.parts import Part, Uses
+from engine.runner import PREFILL_CHUNK, TreeRunner
+
+
+class SharedRunner(TreeRunner):
+    """Grows trees over the cache of `owner`, whose length and tokens are its own.
+
+    The owner admits, commits and releases first; rows of this runner's tree are free after that.
+    """
+
+    def __init__(self, owner: TreeRunner, part: Part, *, forward: Forward | None = None) -> None:
+        self._owner = owner
+        super().__init__(
+            owner.loaded,
+            num_slots=owner.num_slots,
+            capacity=owner.capacity,
+            max_tree=owner.max_tree,
+            use_cache=owner.use_cache,
+            forward=forward,
+            uses=Uses(target=part),
+        )
+        self.length_B = owner.length_B
+        self._history = owner._history
+        #: tree row of every node of a slot's last tree, -1: it never ran; told by the drafter
+        self.node_rows: dict[int, list[int]] = {}
+
+    def _allocate(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        self.rows_per_slot = self._owner.rows_per_slot
+        self.states = self._owner.states
+        return self._owner.keys, self._owner.values
+
+    def admit(self, slot: int, tokens_P: list[int]) -> None:
+        """The owner has run the prefix; a graft has keys and values of its own to fill."""
+        self.active_B[slot] = True
+        self._clear_tree(slot)
+        if self.part.graft is None or not self.use_cache:
+            return
+        length = int(self.length_B[slot])
+        self.length_B[slot] = 0
+        for at in range(0, length, PREFILL_CHUNK):
+            self._prefill(slot, tokens_P[at : min(at + PREFILL_CHUNK, length)])
+
+    def extend(self, slot: int, tokens: list[int]) -> None:
+        raise AssertionError("the owner commits")
+
+    def truncate(self, slot: int, length: int) -> None:
+        raise AssertionError("the owner commits")
+
+    def keep(self, slot: int, rows_A: list[int]) -> None:
+        """Forget the tree: the owner has committed what was accepted."""
+        self._clear_tree(slot)
+
+    def release(self, slot: int) -> None:
+        self.active_B[slot] = False
+        self._clear_tree(slot)
+        self.node_rows.pop(slot, None)
