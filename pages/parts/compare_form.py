@@ -11,6 +11,7 @@ from engine.registry import method_names
 from engine.tree import MOST_DRAFTS
 from pages.parts.busy import other_job
 from pages.parts.compare_editor import arm_editor
+from pages.parts.compare_experiments import experiments_panel
 from pages.parts.ranks import ranks_form
 from pages.parts.settings import handle
 from workbench.comparing.result import CompareSpec
@@ -47,6 +48,8 @@ def compare_form(*, sweep: bool, active: bool) -> None:
             width="stretch",
         )  # fmt: skip
     other_job(COMPARE)
+    if not sweep:
+        experiments_panel(active=active)
     with st.expander("Add a method with options", icon=":material/tune:", key="compare/editor",
                      on_change="rerun") as editor:  # fmt: skip
         if editor.open:  # describing options loads the methods, which takes seconds the first time
@@ -154,6 +157,12 @@ def _rest(*, sweep: bool) -> dict[str, Any]:
         "Dtypes", get_args(Dtype), default=["float32"], key="compare/dtypes",
         persist_state="session", help="Each is a comparison of its own, with its own baseline.",
     )  # fmt: skip
+    caches = st.multiselect(
+        "Key-value cache", [True, False], default=[True], key="compare/caches",
+        persist_state="session", format_func=lambda on: "on" if on else "off",
+        help="Off recomputes the prefix in every pass: it shows what caching buys. Each is a "
+        "comparison of its own.",
+    )  # fmt: skip
     left, right = st.columns(2)
     execution = left.selectbox(
         "Execution", get_args(Execution), key="compare/execution", persist_state="session",
@@ -171,6 +180,7 @@ def _rest(*, sweep: bool) -> dict[str, Any]:
         "draft": draft.strip() or None,
         "other_drafts": [name.strip() for name in others if name.strip()],
         "dtypes": dtypes,
+        "caches": caches,
         "executions": [execution],
         "device": device.strip() or "auto",
         "temperature": temperature,

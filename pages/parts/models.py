@@ -19,7 +19,8 @@ _ICONS = {True: ":material/check_circle:", False: ":material/warning:", None: ":
 
 
 @st.cache_data(ttl=30, show_spinner=False)
-def _known() -> list[discovery.Model]:
+def known_models() -> list[discovery.Model]:
+    """Models of this machine, looked for at most twice a minute."""
     return discovery.models()
 
 
@@ -34,7 +35,7 @@ def choose_pair(method: str) -> dict[str, Any]:
             st.caption(f"{draft} drafts: its tokens are bytes, and the two models meet in text.")
         pair = {"target": EMBEDDED_TARGET, "draft": draft}
         return pair | _more_drafts(method, EMBEDDED_TARGET, draft, typed=False)
-    known = _known()
+    known = known_models()
     target = _model("Target", "target", known)
     needs_draft = METHODS[method].needs_draft
     draft = _model("Draft", "draft", known, disabled=not needs_draft)
@@ -66,7 +67,7 @@ def _more_drafts(method: str, target: str, draft: str, *, typed: bool) -> dict[s
         )  # fmt: skip
         others = [name.strip() for name in chosen if name.strip()]
         for name in others:
-            said = pair_says(method, target, name, _known())
+            said = pair_says(method, target, name, known_models())
             if said is not None and said.works is False:
                 st.warning(f"{escape_markdown(name)}: {escape_markdown(said.sentence)}")
     return {"other_drafts": others}
@@ -74,7 +75,7 @@ def _more_drafts(method: str, target: str, draft: str, *, typed: bool) -> dict[s
 
 @st.cache_data(ttl=30, show_spinner=False)
 def _fitting(target: str, draft: str) -> list[discovery.Model]:
-    return fitting(target, [draft], _known())
+    return fitting(target, [draft], known_models())
 
 
 def _model(label: str, key: str, known: list[discovery.Model], *, disabled: bool = False) -> str:

@@ -202,3 +202,28 @@ def test_one_cell_is_no_sweep() -> None:
 def test_stored_runs_without_any_say_what_to_do() -> None:
     at = page(show="Stored runs")
     assert "No runs are stored yet" in said(at)
+
+
+def test_a_stored_experiment_is_measured_or_taken_into_the_form(
+    handle: MeasuringHandle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("DRAFTREE_MODELS", str(tmp_path / "mine"))
+    handle._seconds = 1000.0
+    at = page()
+    at.session_state["compare/experiments"] = True
+    at.run()
+    assert "All models are on this machine." in said(at)
+    at.selectbox(key="compare/experiment").set_value("gpt2-xl").run()
+    assert "The target openai-community/gpt2-xl is not on this machine." in said(at)
+    assert at.button(key="compare/experiment/start").disabled
+    at.button(key="compare/experiment/take").click().run()
+    assert not at.exception
+    assert at.text_input(key="compare/target").value == "openai-community/gpt2-xl"
+    assert at.multiselect(key="compare/caches").value == [True, False]
+    at.selectbox(key="compare/experiment").set_value("embedded-pair").run()
+    at.button(key="compare/experiment/start").click().run()
+    assert not at.exception
+    (spec,) = handle.specs
+    assert (spec.target, spec.caches) == ("pycode-target", [True, False])
+    assert spec.dtypes == ["float32", "bfloat16"]

@@ -10,7 +10,6 @@ import typer
 from workbench.commands.flags import MODELS, JsonFlag, listed
 
 if TYPE_CHECKING:
-    from workbench.comparing.result import CompareSpec
     from workbench.experiments.stored import Experiment
 
 experiments_app = typer.Typer(
@@ -160,6 +159,7 @@ def run(
 def as_object(experiment: Experiment, known: list[Any]) -> dict[str, Any]:
     """An experiment as plain values, with where its models are."""
     from workbench.experiments.at_hand import at_hand
+    from workbench.view.compare_experiments import settings_told
 
     found = at_hand(experiment.compare, experiment.models, known)
     return {
@@ -179,12 +179,6 @@ def as_object(experiment: Experiment, known: list[Any]) -> dict[str, Any]:
             for one in found
         ],
     }
-
-
-def settings_told(spec: CompareSpec) -> str:
-    """Number formats and caches, in a few words."""
-    caches = {(True,): "cache", (False,): "no cache"}.get(tuple(spec.caches), "cache on and off")
-    return f"{', '.join(spec.dtypes)}; {caches}"
 
 
 def _table(found: list[dict[str, Any]]) -> Any:

@@ -45,11 +45,6 @@ def at_hand(
     return [_look(name, role, sources or {}, models) for name, role in roles.items()]
 
 
-def ready(experiment: Experiment, spec: CompareSpec, known: list[Model] | None = None) -> bool:
-    """Whether all models are at hand."""
-    return not any(one.problem for one in at_hand(spec, experiment.models, known))
-
-
 def on_this_machine(
     experiment: Experiment, spec: CompareSpec, known: list[Model] | None = None
 ) -> CompareSpec:
@@ -60,7 +55,7 @@ def on_this_machine(
     """
     found = at_hand(spec, experiment.models, known)
     if missing := [one for one in found if one.problem]:
-        raise UserError(missing_told(missing))
+        raise UserError(f"{missing_told(missing)} Other models: --target and --draft.")
     place = {one.name: one.place for one in found}
     return changed(
         spec,
@@ -80,7 +75,7 @@ def missing_told(missing: list[AtHand]) -> str:
             f"{folders} (DRAFTREE_MODELS names more)."
         )
     said += [one.fetch for one in missing if one.fetch]
-    return " ".join([*said, "Other models: --target and --draft."])
+    return " ".join(said)
 
 
 def _look(name: str, role: str, sources: dict[str, Source], known: list[Model]) -> AtHand:

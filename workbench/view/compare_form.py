@@ -159,6 +159,8 @@ def _check_rest(fields: Mapping[str, Any]) -> None:
         raise UserError("No workload is chosen; choose one, or type the path of a file of prompts.")
     if not fields["dtypes"]:
         raise UserError("No dtype is chosen; float32 works everywhere.")
+    if not fields.get("caches", [True]):
+        raise UserError("Neither with nor without key-value cache is chosen; choose on.")
     if not fields["target"]:
         raise UserError("The target model is empty; give a local folder or a hub id.")
 

@@ -1,0 +1,110 @@
+"""Figures of trainings of heads: the loss, how often guesses are right, a head's card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.figures import theme as look
+from workbench.figures.theme import ThemeName
+from workbench.view.theme import THEMES
+
+_SMALL = 190
+
+
+def loss_curve(
+    steps: pd.DataFrame, held_out: pd.DataFrame, *, theme: ThemeName = "light"
+) -> go.Figure:
+    """The running mean of the training loss over tokens, and the loss on held-out text.
+
+    `steps` and `held_out` have `tokens` and `loss`, in nats.
+    """
+    if steps.empty and held_out.empty:
+        return look.empty(theme, "No step is made yet.")
+    palette = THEMES[theme]
+    found = look.figure(theme)
+    found.add_scatter(
+        x=steps["tokens"].to_numpy(), y=steps["loss"].to_numpy(float), mode="lines",
+        name="training", line={"color": palette.draft, "width": 1.5},
+        hovertemplate="%{x:,} tokens: <b>%{y:.3f}</b><extra>training</extra>",
+    )  # fmt: skip
+    if len(held_out):
+        found.add_scatter(
+            x=held_out["tokens"].to_numpy(), y=held_out["loss"].to_numpy(float),
+            mode="lines+markers", name="held out",
+            line={"color": palette.accepted, "width": 2}, marker={"size": 6},
+            hovertemplate="%{x:,} tokens: <b>%{y:.3f}</b><extra>held out</extra>",
+        )  # fmt: skip
+    found.update_xaxes(title_text="tokens read")
+    found.update_yaxes(title_text="loss, nats")
+    return found
+
+
+def accuracy_curves(
+    accuracy: pd.DataFrame,
+    references: Mapping[str, float],
+    *,
+    rank: str,
+    theme: ThemeName = "light",
+) -> go.Figure:
+    """How often held-out guesses are right over tokens, a line for each offset.
+
+    `accuracy` has `tokens`, `offset` and the column that `rank` names (`top1` or `top5`), as
+    shares; `references` are shares to read them against, by name: dotted lines.
+    """
+    if accuracy.empty:
+        return look.empty(theme, "Held-out text has not been looked at yet.")
+    palette = THEMES[theme]
+    found = look.figure(theme)
+    names = accuracy["offset"].map(lambda offset: f"+{offset}")
+    for name, style, part in look.parts(accuracy.assign(name=names), theme, by="name"):
+        found.add_scatter(
+            x=part["tokens"].to_numpy(), y=part[rank].to_numpy(float), mode="lines+markers",
+            name=name, line={"color": style.colour, "width": 2},
+            marker={"symbol": style.symbol, "size": 7},
+            hovertemplate="%{x:,} tokens: <b>%{y:.1%}</b><extra>" + name + "</extra>",
+        )  # fmt: skip
+    for label, share in references.items():
+        found.add_hline(
+            y=share, line={"color": palette.mute, "width": 1.2, "dash": "dot"},
+            annotation={"text": look.plain(label), "font": {"size": 11, "color": palette.mute}},
+            annotation_position="top left",
+        )  # fmt: skip
+    found.update_xaxes(title_text="tokens read")
+    found.update_yaxes(title_text="right", tickformat=".0%", rangemode="tozero")
+    return found
+
+
+def accuracy_bars(card: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
+    """A head's card as a small chart: first guess and first five by offset.
+
+    `card` has `offset`, `top1` and `top5` as shares, and `ngram` where one was measured.
+    """
+    if card.empty:
+        return look.empty(theme, "Its card has no accuracies.")
+    palette = THEMES[theme]
+    found = look.figure(theme, height=_SMALL, barmode="overlay", bargap=0.3)
+    places = [f"+{offset}" for offset in card["offset"]]
+    for column, name, colour, pattern in (
+        ("top5", "in the first five", palette.other_fill, palette.other),
+        ("top1", "first guess", palette.accepted, palette.accepted),
+    ):
+        values = card[column].to_numpy(float)
+        found.add_bar(
+            x=places, y=values, name=name,
+            marker={"color": colour, "line": {"color": pattern, "width": 1}},
+            text=[f"{value:.0%}" for value in values], textposition="inside",
+            insidetextanchor="end", textangle=0,
+            hovertemplate="%{x}: <b>%{y:.1%}</b><extra>" + name + "</extra>",
+        )  # fmt: skip
+    if "ngram" in card and card["ngram"].notna().any():
+        found.add_scatter(
+            x=places, y=card["ngram"].to_numpy(float), mode="markers", name="n-gram",
+            marker={"symbol": "line-ew-open", "size": 22, "color": palette.bonus,
+                    "line": {"width": 2.5}},
+            hovertemplate="%{x}: <b>%{y:.1%}</b><extra>n-gram</extra>",
+        )  # fmt: skip
+    found.update_yaxes(tickformat=".0%", range=[0, 1], nticks=3)
+    return found

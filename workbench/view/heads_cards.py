@@ -1,0 +1,125 @@
+"""Heads that are trained, as their cards tell them, and whether their targets are still here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from engine.errors import UserError
+from engine.heads.files import CARD, WEIGHTS, read_card
+from engine.paths import data_folder
+from engine.training.heads_log import HeadRun
+from workbench import discovery
+from workbench.discovery import Model
+from workbench.spec import RunSpec
+from workbench.specfile import spec_text
+from workbench.view.visible import safe_text
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A trained head. `problem` is empty where it can draft for its target here."""
+
+    folder: Path
+    name: str  # as the option `head` takes it: an embedded name or the folder
+    kind: str
+    target: str  # as a spec takes it here; the card's name where it is not here
+    card: dict[str, Any]
+    embedded: bool
+    problem: str = ""
+
+
+def heads(trained: list[HeadRun], known: list[Model] | None = None) -> list[Head]:
+    """The embedded heads, then those that trainings wrote and those in ./heads; each once."""
+    models = discovery.models() if known is None else known
+    shipped = data_folder() / "heads"
+    folders = sorted(path.parent for path in shipped.glob(f"*/{CARD}"))
+    folders += [Path(str(run.start["out"])) for run in trained if run.start.get("out")]
+    folders += sorted(path.parent for path in Path("heads").glob(f"*/{CARD}"))
+    found: dict[Path, Head] = {}
+    for folder in folders:
+        if folder.resolve() not in found and (folder / CARD).is_file():
+            found[folder.resolve()] = _head(folder, models, embedded=folder.parent == shipped)
+    return list(found.values())
+
+
+def accuracies(card: dict[str, Any]) -> pd.DataFrame:
+    """`offset`, `top1`, `top5` as shares: of text the target wrote, else of the corpus."""
+    told = card.get("written") or card.get("held_out") or {}
+    lines = [
+        {"offset": int(offset), "top1": float(one["top1"]), "top5": float(one["top5"])}
+        for offset, one in sorted(told.items(), key=lambda item: int(item[0]))
+        if isinstance(one, dict) and "top1" in one and "top5" in one
+    ]
+    return pd.DataFrame(lines, columns=["offset", "top1", "top5"])
+
+
+def size_told(head: Head) -> str:
+    """What its weights take, in megabytes."""
+    try:
+        return f"{(head.folder / WEIGHTS).stat().st_size / 1e6:.1f} MB"
+    except OSError:
+        return "no weights"
+
+
+def trial_spec(head: Head) -> str:
+    """A run that drafts with it, as the text of a spec file for the Run page."""
+    return spec_text(
+        RunSpec(
+            method=head.kind, options={"head": head.name}, target=head.target, draft=None,
+            workload="code",
+        )
+    )  # fmt: skip
+
+
+def _head(folder: Path, known: list[Model], *, embedded: bool) -> Head:
+    name = folder.name if embedded else str(folder)
+    try:
+        card = read_card(folder)
+    except UserError as error:
+        return Head(folder, name, "", "", {}, embedded, problem=safe_text(str(error)))
+    made_for = card.get("target") or {}
+    target, problem = target_here(
+        str(made_for.get("name", "")), str(made_for.get("content_hash", "")), known
+    )
+    if not problem and not (folder / WEIGHTS).is_file():
+        problem = f"Its weights are missing: {folder / WEIGHTS}."
+    return Head(folder, name, str(card["kind"]), target, card, embedded, problem)
+
+
+def target_here(name: str, content_hash: str, known: list[Model]) -> tuple[str, str]:
+    """What a spec calls the target that a head was made for, and why it cannot be used."""
+    called = [model for model in known if name in (model.name, model.path.name)]
+    for model in called:
+        if _hash_of(model) == content_hash:
+            return model.name, ""
+    if called:
+        return called[0].name, (
+            f"Its target {name} has changed since: the head was made for other weights "
+            f"({content_hash}, not {_hash_of(called[0])}), and would only guess. Train it anew."
+        )
+    return name, (
+        f"Its target {name or 'model'} is not on this machine; put it where models are found "
+        "(DRAFTREE_MODELS), or train a head for another one."
+    )
+
+
+def _hash_of(model: Model) -> str:
+    if model.path.parent.name == "snapshots":  # of the hub's cache: named by its commit
+        return model.path.name
+    try:
+        changed = max(file.stat().st_mtime_ns for file in model.path.iterdir())
+    except (OSError, ValueError):
+        return ""
+    return _content_hash(str(model.path), changed)
+
+
+@lru_cache(maxsize=64)
+def _content_hash(folder: str, changed: int) -> str:
+    from engine.models import content_hash
+
+    return content_hash(folder)

@@ -1,0 +1,166 @@
+"""Trainings of heads as the Heads page shows them: where they are kept, how far they are, frames.
+
+All of it is read from the logs that trainings write (`engine.training.heads_log`), so that one
+started from a terminal is watched like one started on the page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from engine.paths import runs_folder
+from engine.training.heads_log import FILE, HeadRun, find_logs, read_log
+from workbench.view.compare_form import duration
+from workbench.view.visible import safe_text
+
+#: points of the loss that are drawn; a long training writes many thousands
+MOST_POINTS = 800
+
+
+class Figures(NamedTuple):
+    """How a training stands, for tiles: each a text and what it is called."""
+
+    loss: str
+    first: str  # share of first guesses right at the nearest offset
+    rate: str
+    tokens: str
+
+
+def heads_folder() -> Path:
+    """Where trainings that the page starts are kept, a folder each."""
+    return runs_folder() / "heads"
+
+
+def roots() -> list[Path]:
+    """Where trainings are looked for: those of the page, and what the command line defaults to."""
+    return [heads_folder(), Path("runs")]
+
+
+def trainings() -> list[HeadRun]:
+    """All of them, the latest first."""
+    found = {run.folder.resolve(): run for root in roots() for run in find_logs(root)}
+    return sorted(found.values(), key=lambda run: -float(run.start["time"]))
+
+
+def reread(folder: Path) -> HeadRun | None:
+    """One training as it stands now."""
+    return read_log(folder)
+
+
+def changed_at(folder: Path) -> tuple[int, int]:
+    """What changes whenever a training goes on: time and size of its log."""
+    try:
+        known = (folder / FILE).stat()
+    except OSError:
+        return (0, 0)
+    return (known.st_mtime_ns, known.st_size)
+
+
+def last(run: HeadRun) -> dict[str, Any]:
+    """The latest line that says how far it is."""
+    lines = [run.start, *run.steps[-1:], *run.accuracy[-1:], *([run.end] if run.end else [])]
+    return max(lines, key=lambda line: (float(line.get("time", 0.0)), line is run.end))
+
+
+def fraction(run: HeadRun) -> float:
+    """The share of the budget that is spent, 0 to 1."""
+    return min(1.0, max(0.0, float(last(run).get("fraction", 0.0))))
+
+
+def state(run: HeadRun) -> str:
+    """running, finished, stopped, failed or killed."""
+    if run.end is not None:
+        return str(run.end.get("state", "finished"))
+    return "running" if run.alive else "killed"
+
+
+def state_told(run: HeadRun) -> str:
+    """How it stands, in a sentence."""
+    done, tokens = f"{fraction(run):.0%}", _count(int(last(run).get("tokens", 0)))
+    message = safe_text(str((run.end or {}).get("message", "")))
+    match state(run):
+        case "running":
+            left = seconds_left(run)
+            time_left = f", {duration(left)} left" if left is not None else ""
+            return f"Training: {done} done, {tokens} tokens read{time_left}."
+        case "finished":
+            return f"Finished after {tokens} tokens. {message}".strip()
+        case "stopped":
+            return f"Stopped at {done}; the checkpoint is kept, and it can go on."
+        case "failed":
+            return message or f"It failed at {done}."
+        case _:
+            return (
+                f"It ended without a word at {done}: its process is gone. The last checkpoint is "
+                "kept, and it can go on from there."
+            )
+
+
+def seconds_left(run: HeadRun) -> float | None:
+    """By the pace since it was started or taken up; None while that says nothing."""
+    now, begun = last(run), run.start
+    done = float(now.get("fraction", 0.0)) - float(begun.get("fraction", 0.0))
+    took = float(now["time"]) - float(begun["time"])
+    if done < 0.01 or took <= 0:
+        return None
+    return (1.0 - float(now["fraction"])) * took / done
+
+
+def figures(run: HeadRun) -> Figures:
+    """Its latest figures."""
+    step = run.steps[-1] if run.steps else {}
+    shares = accuracy_frame(run, "held_out")
+    first = "–"
+    if len(shares):
+        latest = shares[shares["tokens"] == shares["tokens"].iloc[-1]].iloc[0]
+        first = f"{latest['top1']:.1%}"
+    return Figures(
+        loss=f"{step['loss']:.3f}" if "loss" in step else "–",
+        first=first,
+        rate=f"{step['rate']:,.0f}" if step.get("rate") else "–",
+        tokens=_count(int(last(run).get("tokens", 0))),
+    )
+
+
+def loss_frame(run: HeadRun) -> pd.DataFrame:
+    """`tokens` and `loss` of the steps, thinned evenly to what can be seen."""
+    steps = [line for line in run.steps if line.get("loss") is not None]
+    if len(steps) > MOST_POINTS:
+        every = len(steps) / MOST_POINTS
+        steps = [steps[int(at * every)] for at in range(MOST_POINTS - 1)] + steps[-1:]
+    return pd.DataFrame(
+        {"tokens": [line["tokens"] for line in steps], "loss": [line["loss"] for line in steps]}
+    )
+
+
+def held_out_loss_frame(run: HeadRun) -> pd.DataFrame:
+    """`tokens` and `loss` on held-out text."""
+    lines = [line for line in run.accuracy if line.get("loss") is not None]
+    return pd.DataFrame(
+        {"tokens": [line["tokens"] for line in lines], "loss": [line["loss"] for line in lines]}
+    )
+
+
+def accuracy_frame(run: HeadRun, text: str) -> pd.DataFrame:
+    """A line for each look and offset: `tokens`, `offset`, `top1`, `top5`.
+
+    `text` is `held_out` (the corpus) or `written` (by the target).
+    """
+    return pd.DataFrame(
+        [
+            {"tokens": line["tokens"], "offset": int(offset), "top1": told["top1"],
+             "top5": told["top5"]}
+            for line in run.accuracy
+            for offset, told in sorted((line.get(text) or {}).items(), key=lambda one: int(one[0]))
+        ],
+        columns=["tokens", "offset", "top1", "top5"],
+    )  # fmt: skip
+
+
+def _count(tokens: int) -> str:
+    if tokens >= 1_000_000:
+        return f"{tokens / 1e6:.2f} M"
+    return f"{tokens / 1e3:.0f} k" if tokens >= 10_000 else f"{tokens:,}"
