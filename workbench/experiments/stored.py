@@ -112,7 +112,7 @@ def on_models(spec: CompareSpec, *, target: str | None, draft: str | None) -> Co
                 "draft too, with --draft."
             )
         draft = EMBEDDED_DRAFT
-    others = [] if target or draft else None
+    others: list[str] | None = [] if target or draft else None
     return changed(spec, target=target, draft=draft, other_drafts=others)
 
 

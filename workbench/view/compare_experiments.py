@@ -30,7 +30,8 @@ def widgets_of(spec: CompareSpec) -> dict[str, Any]:
 
 def settings_told(spec: CompareSpec) -> str:
     """Number formats and caches, in a few words."""
-    caches = {(True,): "cache", (False,): "no cache"}.get(tuple(spec.caches), "cache on and off")
+    on, off = True in spec.caches, False in spec.caches
+    caches = "cache on and off" if on and off else "cache" if on else "no cache"
     return f"{', '.join(spec.dtypes)}; {caches}"
 
 
