@@ -64,7 +64,9 @@ def test_a_cancelled_compilation_leaves_nothing_behind(tmp_path):
 def test_a_damaged_package_is_dropped_and_eager_serves(folder, monkeypatch):
     loaded = load_model(folder, device="cpu")
     monkeypatch.setattr(
-        compiled, "package_path", lambda m, kind, part: compiled.cache_folder() / f"bad-{kind}.pt2"
+        compiled,
+        "package_path",
+        lambda m, kind, part=None: compiled.cache_folder() / f"bad-{kind}.pt2",
     )
     for kind in compiled.kinds_for(1):
         path = compiled.package_path(loaded, kind)
@@ -77,9 +79,11 @@ def test_a_damaged_package_is_dropped_and_eager_serves(folder, monkeypatch):
 
 def test_without_a_compiler_eager_serves_and_asking_says_why(folder, monkeypatch):
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
-    monkeypatch.setattr(compiled, "at_hand", lambda loaded, batch, part: False)
+    monkeypatch.setattr(compiled, "at_hand", lambda loaded, batch, part=None: False)
     monkeypatch.setattr(
-        compiled, "package_path", lambda m, kind, part: compiled.cache_folder() / f"none-{kind}.pt2"
+        compiled,
+        "package_path",
+        lambda m, kind, part=None: compiled.cache_folder() / f"none-{kind}.pt2",
     )
     loaded = load_model(folder, device="cpu")
     assert engine_for("autoregressive", {}, loaded, None, execution="auto").mode == "eager"
