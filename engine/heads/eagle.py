@@ -8,8 +8,10 @@ gave for the row before. Parameters have the names of the published checkpoints.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -87,7 +89,7 @@ class EagleLayer(nn.Module):
         self.mlp = EagleMLP(shape)
 
     def forward(
-        self, embeds_BNE: Tensor, features_BND: Tensor, positions_BN: Tensor, attend: Attend
+        self, features_BND: Tensor, embeds_BNE: Tensor, positions_BN: Tensor, attend: Attend
     ) -> Tensor:
         """The next features, (B, N, hidden)."""
         rows = torch.cat([self.input_layernorm(embeds_BNE), self.hidden_norm(features_BND)], -1)
@@ -110,6 +112,8 @@ class EagleHead(nn.Module):
     def __init__(self, shape: EagleShape) -> None:
         super().__init__()
         self.shape = shape
+        #: the folder it was loaded from; whoever loads it names that
+        self.path = ""
         self.fc = nn.Linear(len(shape.points) * shape.target_hidden, shape.hidden, bias=False)
         self.midlayer = EagleLayer(shape)
         self.norm = nn.RMSNorm(shape.hidden, eps=shape.eps)
@@ -159,11 +163,19 @@ class EagleHead(nn.Module):
         return out
 
     def forward(
-        self, embeds_BNE: Tensor, features_BND: Tensor, positions_BN: Tensor, attend: Attend
+        self, features_BND: Tensor, embeds_BNE: Tensor, positions_BN: Tensor, attend: Attend
     ) -> Tensor:
         """The features that follow; `norm` and the LM head make logits of them."""
-        out: Tensor = self.midlayer(embeds_BNE, features_BND, positions_BN, attend)
+        out: Tensor = self.midlayer(features_BND, embeds_BNE, positions_BN, attend)
         return out
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Of sizes and weights, which do not change any more once this is asked for."""
+        digest = hashlib.sha256(repr(self.sizes()).encode())
+        for tensor in self.state_dict().values():
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def tokens(self) -> Tensor | None:

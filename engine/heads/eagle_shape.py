@@ -64,25 +64,25 @@ def shape_for(sizes: dict[str, Any], target: LoadedModel) -> EagleShape:
     """A shape from sizes, the others from the target. Raises UserError for impossible ones."""
     inside = Inside.of(target.model)
     text = target.model.config.get_text_config(decoder=True)
-    hidden = int(sizes.get("hidden", inside.hidden_size))
-    heads = int(sizes.get("heads", text.num_attention_heads))
-    given: dict[str, Any] = {
-        "points": default_points(inside.num_layers),
-        "target_hidden": inside.hidden_size,
-        "embedding": _width(inside.embed),
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": heads,
-        "head_dim": hidden // max(heads, 1),
-        "intermediate": 2 * hidden,
-        "rope": {"rope_type": "default", "rope_theta": 10000.0},
-        "context": target.context_length,
-    } | sizes
     known = {field.name for field in fields(EagleShape)}
-    if unknown := sorted(set(given) - known):
+    if unknown := sorted(set(sizes) - known):
         raise UserError(f"An EAGLE head has no size {unknown[0]!r}; it has {', '.join(known)}.")
     try:
-        return EagleShape(**given)
+        hidden = int(sizes.get("hidden", inside.hidden_size))
+        heads = int(sizes.get("heads", text.num_attention_heads))
+        given: dict[str, Any] = {
+            "points": default_points(inside.num_layers),
+            "target_hidden": inside.hidden_size,
+            "embedding": _width(inside.embed),
+            "hidden": hidden,
+            "heads": heads,
+            "kv_heads": heads,
+            "head_dim": hidden // max(heads, 1),
+            "intermediate": 2 * hidden,
+            "rope": {"rope_type": "default", "rope_theta": 10000.0},
+            "context": target.context_length,
+        }
+        return EagleShape(**given | sizes)
     except (ValueError, TypeError) as error:
         raise UserError(f"These sizes make no EAGLE head: {error}.") from None
 

@@ -86,7 +86,7 @@ class EagleObjective:
             last = ids_BN.size(1) - 1 - step
             at_M = torch.arange(step, step + last, device=ids_BN.device)
             embeds_BME = self._inside.embed(ids_BN[:, step + 1 :])
-            features_BMD = head(embeds_BME, features_BMD[:, :last], at_M[None], attend)
+            features_BMD = head(features_BMD[:, :last], embeds_BME, at_M[None], attend)
             yield features_BMD
 
     def _logits(self, features_BMD: Tensor) -> Tensor:
