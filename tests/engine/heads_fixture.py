@@ -18,6 +18,7 @@ import torch
 from engine.heads import KINDS, head_kind
 from engine.heads.files import find_head, save_head
 from engine.models import LoadedModel
+from engine.parts import NORMED, capture
 
 #: what `build` of each kind is told beyond what it reads off the target
 SIZES: dict[str, dict[str, Any]] = {"medusa": {"num_heads": 3}}
@@ -58,3 +59,24 @@ def write_head(module: Any, target: LoadedModel, folder: Path | None = None, **c
     made_for = {"name": target.name, "content_hash": target.content_hash}
     save_head(folder, module, {"target": made_for} | card)
     return folder
+
+
+def medusa_by_heart(
+    target: LoadedModel, tokens: list[int], *, num_heads: int = 3, shift: int = 0
+) -> Any:
+    """Medusa heads that know what follows where in `tokens`, by least squares; no training.
+
+    Head i says the token i + 2 + `shift` places on; with a shift they are off by so many. Exact for
+    no more tokens than the target's hidden states have dimensions.
+    """
+    with torch.inference_mode():
+        _, states = capture(target.model, (NORMED,), input_ids=torch.tensor([tokens]))
+    hidden_ND = states[NORMED][0].double()
+    heads = untrained("medusa", target, num_heads=num_heads, tied=False)
+    for at, head in enumerate(heads.heads):
+        following = torch.tensor(tokens[at + 2 + shift :])
+        wanted_MV = torch.nn.functional.one_hot(following, target.vocab_size).double()
+        weight_DV = torch.linalg.lstsq(hidden_ND[: len(following)], 8.0 * wanted_MV).solution
+        with torch.no_grad():
+            head.weight.copy_(weight_DV.T)
+    return heads
