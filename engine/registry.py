@@ -23,6 +23,7 @@ _MODULES = {
     "combine": "engine.drafters.combine",
     "universal": "engine.drafters.universal",
     "token-recycling": "engine.drafters.token_recycling",
+    "medusa": "engine.drafters.medusa",
 }
 
 
