@@ -30,7 +30,7 @@ from engine.training.progress import (
     trapezoid,
 )
 
-_FINAL_FACTOR = 4
+FINAL_FACTOR = 4
 """As many times more held-out text is looked at in the end."""
 
 
@@ -150,7 +150,7 @@ class HeadRun:
         """Go back to the best weights and look at more held-out text."""
         if self._best[1]:
             self.module.load_state_dict(self._best[1])
-        held_out = self.look_at_held_out(_FINAL_FACTOR * self.recipe.evaluate_tokens)
+        held_out = self.look_at_held_out(FINAL_FACTOR * self.recipe.evaluate_tokens)
         self.module.eval()
         counted = self.meter.state_dict()
         return Trained(

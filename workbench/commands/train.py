@@ -12,11 +12,12 @@ import typer
 
 from workbench.commands.train_bytes import train_bytes
 from workbench.commands.train_display import Display, Interrupt, command_line, parse_shape
+from workbench.commands.train_heads import command as train_head_command
 from workbench.commands.train_ngram import ngram
 
 train_app = typer.Typer(
     no_args_is_help=True,
-    help="Train a model pair of your own, a draft of bytes, or the n-gram stage.",
+    help="Train a model pair of your own, a draft of bytes, the n-gram stage, or a target's heads.",
 )
 
 
@@ -35,6 +36,37 @@ def pair(
             help="Minutes for the draft: half the target writes, half it learns.", min=0.01
         ),
     ] = 20.0,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of training for the target instead of minutes: repeats bit for bit.", min=1
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Go on from this target, with its tokenizer and shape: embedded name, folder or "
+            "hub id.",
+        ),
+    ] = None,
+    layer_dropout: Annotated[
+        float,
+        typer.Option(
+            help="Chance to leave out the target's last layer while it trains, less for lower "
+            "ones: prepares it for early-exit and layer-skip. 0.1 or 0.2.",
+        ),
+    ] = 0.0,
+    exit_loss: Annotated[
+        float,
+        typer.Option(
+            help="Weight of the loss at exits after the target's lower layers: prepares it for "
+            "early-exit. 1 or 2."
+        ),
+    ] = 0.0,
+    draft: Annotated[
+        bool, typer.Option(help="Make a draft; without one the target's folder is NAME.")
+    ] = True,
     text: Annotated[
         list[Path] | None,
         typer.Option(
@@ -56,8 +88,12 @@ def pair(
         Path, typer.Option(help="Folder for checkpoints and encoded text (a few hundred MB).")
     ] = Path("runs/train-pair"),
     target_shape: Annotated[
-        str, typer.Option(help="Target as LAYERSxHIDDENxHEADSxINTERMEDIATE.")
-    ] = "8x384x6x1024",
+        str | None,
+        typer.Option(
+            help="Target as LAYERSxHIDDENxHEADSxINTERMEDIATE; 8x384x6x1024 without it.",
+            show_default=False,
+        ),
+    ] = None,
     draft_shape: Annotated[
         str, typer.Option(help="Draft as LAYERSxHIDDENxHEADSxINTERMEDIATE.")
     ] = "2x192x3x512",
@@ -69,9 +105,22 @@ def pair(
 
     Learning rate, depth and window follow the clock, so training ends annealed when the minutes
     are over, on any machine. Ctrl-C keeps everything: the same command goes on from there.
+
+    With layer dropout and an early-exit loss the target learns to say after a few layers what it
+    will say after all: then early-exit can draft with it, and a draft is not needed.
+
+    Examples:
+
+        draftree train pair --minutes 60
+
+        draftree train pair --from pycode-target --layer-dropout 0.1 --exit-loss 2 --no-draft
+        --name my-exit --minutes 60
     """
     # Threads that spin while they wait halve the speed of a machine others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from engine.errors import UserError
+    from engine.training.exits import ExitRecipe
+    from engine.training.models import TARGET_SHAPE
     from engine.training.pair import PairRecipe, choose_device, train_pair
     from engine.training.progress import Budget, TrainingStopped
 
@@ -79,11 +128,20 @@ def pair(
         _clear(work_dir)
     stop = Interrupt()
     try:
+        if start and target_shape:
+            raise ValueError(
+                "--target-shape and --from exclude each other: the target keeps its shape"
+            )
         recipe = PairRecipe(
-            target_budget=Budget(minutes=minutes),
+            target_budget=Budget(tokens=tokens) if tokens else Budget(minutes=minutes),
             teacher_budget=Budget(minutes=draft_minutes / 2),
             draft_budget=Budget(minutes=draft_minutes / 2),
-            target_shape=parse_shape(target_shape, "--target-shape"),
+            target_shape=(
+                parse_shape(target_shape, "--target-shape") if target_shape else TARGET_SHAPE
+            ),
+            start=start,
+            exits=ExitRecipe(layer_dropout=layer_dropout, exit_loss=exit_loss),
+            draft=draft,
             draft_shape=parse_shape(draft_shape, "--draft-shape"),
             texts=tuple(text or ()),
             device=choose_device(device, threads=threads),
@@ -104,21 +162,19 @@ def pair(
             f"Stopped. All is kept in {work_dir}; the same command goes on from there.", err=True
         )
         raise typer.Exit(130) from None
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from None
-    _report(record, out=out, name=name, as_json=as_json)
+    _report(record, out=out, name=name, draft=draft, as_json=as_json)
 
 
-def _report(record: dict[str, Any], *, out: Path, name: str, as_json: bool) -> None:
+def _report(record: dict[str, Any], *, out: Path, name: str, draft: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(record))
         return
-    loss = record["held_out_loss"]
-    typer.echo(
-        f"Held-out loss: target {loss['target']:.3f}, draft {loss['draft']:.3f} nats a token"
-    )
-    for workload, a in record["agreement"].items():
+    losses = ", ".join(f"{who} {loss:.3f}" for who, loss in record["held_out_loss"].items())
+    typer.echo(f"Held-out loss: {losses} nats a token")
+    for workload, a in record.get("agreement", {}).items():
         figures = (
             "every continuation loops"
             if a["tokens_per_step"] is None
@@ -127,7 +183,13 @@ def _report(record: dict[str, Any], *, out: Path, name: str, as_json: bool) -> N
         if a["opening_tokens_per_step"] is not None:
             figures += f", {a['opening_tokens_per_step']:.2f} before the text repeats itself"
         typer.echo(f"{workload}: {figures} ({a['loops']} of {a['prompts']} loop)")
-    typer.echo(f"Wrote {out / (name + '-target')} and {out / (name + '-draft')}")
+    for exit_ in record.get("exits", {}).get("trained", []):
+        typer.echo(
+            f"Exit after layer {exit_['layer']}: loss {exit_['loss']:.3f}, "
+            f"first choice that of all layers {exit_['agreement']:.1%}"
+        )
+    written = [f"{name}-{role}" for role in record["parameters"]] if draft else [name]
+    typer.echo("Wrote " + " and ".join(str(out / folder) for folder in written))
 
 
 def _clear(work_dir: Path) -> None:
@@ -139,5 +201,7 @@ def _clear(work_dir: Path) -> None:
 
 train_app.command("bytes")(train_bytes)
 train_app.command("ngram")(ngram)
+for kind in ("medusa", "kangaroo", "eagle"):
+    train_app.command(kind)(train_head_command(kind))
 
 logging.getLogger("engine.training").addHandler(logging.NullHandler())

@@ -16,9 +16,10 @@ _PHASES = {
     "corpus": "Reading sources",
     "tokenizer": "Tokenizer and encoding",
     "target": "Target",
-    "generate": "Target writes for the draft",
+    "generate": "Target writes",
     "draft": "Draft learns",
     "distil": "Draft learns",
+    "head": "Head learns",
     "evaluate": "Measuring",
 }
 

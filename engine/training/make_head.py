@@ -1,0 +1,257 @@
+"""A trained head from end to end: text, what the target writes, training, files, figures.
+
+Every phase keeps what it has done in the work folder and is taken up there on the next call, so a
+training can be interrupted anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.heads import head_kind
+from engine.heads.files import save_head
+from engine.models import LoadedModel, load_model
+from engine.training.card import stamp
+from engine.training.claims import discard, same_claim
+from engine.training.corpus import SourceFile, read_standard_library, read_texts, split
+from engine.training.heads import HeadData, HeadProgress, HeadRecipe, Hits, Objective, Trained
+from engine.training.heads_log import FILE, HeadLog
+from engine.training.heads_ngram import ngram_accuracy
+from engine.training.heads_run import FINAL_FACTOR, train_head
+from engine.training.heads_text import encode_corpus, write_text
+from engine.training.pair import corpus_account
+from engine.training.progress import (
+    OnProgress,
+    PairProgress,
+    ShouldStop,
+    TrainingFailed,
+    TrainingStopped,
+)
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "head.pt"
+_STEP_SECONDS = 2.0
+"""Between two `step` lines of the log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadJob:
+    """What is trained, on what."""
+
+    kind: str
+    """A name of `engine.heads.KINDS`."""
+    recipe: HeadRecipe
+    target: str = "pycode-target"
+    """Embedded name, folder or hub id."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the kind's objective."""
+    texts: tuple[Path, ...] = ()
+    """Files or folders to train on; the standard library when there are none."""
+    prompts: tuple[str, ...] = ()
+    """Texts to train on in place of files: a workload's prompts."""
+    written_tokens: int = 200_000
+    """Tokens that the target writes for its head; 0: corpus alone."""
+
+
+def make_head(
+    job: HeadJob,
+    *,
+    work_dir: Path,
+    out: Path,
+    text_dir: Path | None = None,
+    command: str = "",
+    on_progress: OnProgress = lambda _: None,
+    should_stop: ShouldStop = lambda: False,
+) -> dict[str, Any]:
+    """Make a head in folder `out`; return what its head.json says.
+
+    `work_dir` gets the checkpoint and the log, `text_dir` (the same unless given) the text, which
+    several kinds can share.
+
+    Raises:
+        TrainingStopped: `should_stop` said so; the same call goes on where this one ended.
+        TrainingFailed: the loss is no number, or the disk is full; says what is kept.
+        ValueError: the text is unusable, or `work_dir` belongs to another training.
+        UserError: the target cannot be loaded, or the options make no head for it.
+    """
+    objective_class = head_kind(job.kind).objective_class()
+    target = load_model(job.target, dtype="float32", device=job.recipe.device)
+    try:
+        objective: Objective = objective_class(target, **job.options)
+    except TypeError as error:
+        raise ValueError(f"a {job.kind} head has no such option: {error}") from error
+    _claim(job, target, objective, work_dir)
+    log = HeadLog(work_dir)
+    teller = _Teller(log, on_progress)
+    log.start(
+        kind=job.kind,
+        target=target.name,
+        target_hash=target.content_hash,
+        out=str(out),
+        command=command,
+        recipe=json.loads(json.dumps(dataclasses.asdict(job.recipe))),
+        **_reached(work_dir),
+    )
+    try:
+        card = _make(
+            job, target, objective, work_dir=work_dir, text_dir=text_dir or work_dir,
+            teller=teller, should_stop=should_stop,
+        )  # fmt: skip
+        save_head(out, objective.module, card | {"command": command})
+    except TrainingStopped:
+        teller.end("stopped", "stopped; the same command goes on from here")
+        raise
+    except OSError as error:
+        message = f"{out} cannot be written ({error.strerror or error}); the training is kept in "
+        message += f"{work_dir}: make room and start the same command again."
+        teller.end("failed", message)
+        raise TrainingFailed(message) from error
+    except (TrainingFailed, ValueError) as error:
+        teller.end("failed", str(error))
+        raise
+    teller.end("finished", f"wrote {out}")
+    return card
+
+
+def start_over(work_dir: Path) -> None:
+    """Remove what a training keeps in its work folder, and nothing else."""
+    parts = ["corpus", "written", "written-held-out", CHECKPOINT, FILE, "ngram.json"]
+    discard(work_dir, parts)
+
+
+def _make(
+    job: HeadJob,
+    target: LoadedModel,
+    objective: Objective,
+    *,
+    work_dir: Path,
+    text_dir: Path,
+    teller: _Teller,
+    should_stop: ShouldStop,
+) -> dict[str, Any]:
+    recipe = job.recipe
+    teller.say(PairProgress(phase="corpus", fraction=0.0, message="reading and encoding"))
+    parts = split(_files(job))
+    corpus = encode_corpus(parts, target, text_dir / "corpus", seed=recipe.seed)
+    written = written_held_out = None
+    if job.written_tokens and recipe.written_share:
+        written, written_held_out = write_text(
+            target, corpus, recipe, tokens=job.written_tokens, folder=text_dir,
+            on_progress=teller.say, should_stop=should_stop,
+        )  # fmt: skip
+    trained = train_head(
+        recipe,
+        target,
+        HeadData(corpus.train, corpus.held_out, written, written_held_out),
+        objective,
+        checkpoint=work_dir / CHECKPOINT,
+        on_progress=teller.say,
+        should_stop=should_stop,
+    )
+    teller.say(PairProgress(phase="evaluate", fraction=0.0, message="n-gram on the same text"))
+    ngram = ngram_accuracy(
+        corpus.train,
+        corpus.held_out,
+        vocab_size=target.vocab_size,
+        offsets=trained.held_out.text,
+        length=recipe.length,
+        most=FINAL_FACTOR * recipe.evaluate_tokens,
+        sees_next=objective.sees_next,
+    )
+    return _card(job, target, trained, ngram) | {
+        "corpus": corpus_account(
+            parts, num_tokens=len(corpus.train), from_library=not (job.texts or job.prompts)
+        ),
+        "written_tokens": 0 if written is None else int(written.size),
+    }
+
+
+def _card(
+    job: HeadJob, target: LoadedModel, trained: Trained, ngram: dict[int, Hits]
+) -> dict[str, Any]:
+    """What head.json says of the training."""
+    return {
+        "target": {"name": target.name, "content_hash": target.content_hash},
+        **trained.held_out.as_json(),
+        "before": trained.first.as_json(),
+        "ngram": {str(offset): hits.as_json() for offset, hits in ngram.items()},
+        "training": {
+            "steps": trained.step,
+            "tokens": trained.tokens,
+            "seconds": round(trained.seconds, 1),
+            "loss": trained.loss,
+            "ended_early": trained.ended_early,
+        },
+        "recipe": json.loads(json.dumps(dataclasses.asdict(job.recipe))),
+        "options": job.options,
+        **stamp(),
+    }
+
+
+def _files(job: HeadJob) -> list[SourceFile]:
+    if job.prompts:
+        return [SourceFile(f"prompt-{at}", text) for at, text in enumerate(job.prompts) if text]
+    return read_texts(job.texts) if job.texts else read_standard_library()
+
+
+def _claim(job: HeadJob, target: LoadedModel, objective: Objective, work_dir: Path) -> None:
+    """Raises ValueError where the work folder holds a training of something else."""
+    key = {
+        "kind": job.kind,
+        "target": target.content_hash,
+        "sizes": objective.module.sizes(),  # type: ignore[operator]
+        "options": job.options,
+        "seed": job.recipe.seed,
+    }
+    if not same_claim(work_dir, "head", key):
+        raise ValueError(
+            f"{work_dir} holds a training of another head, for another target or with other "
+            "options; choose another --work-dir or start over with --no-resume"
+        )
+
+
+def _reached(work_dir: Path) -> dict[str, Any]:
+    """Where the checkpoint stands that is taken up."""
+    from engine.training.checkpoint import load_checkpoint
+
+    state = load_checkpoint(work_dir / CHECKPOINT)
+    meter = state["meter"] if state is not None else {}
+    return {"step": meter.get("steps", 0), "tokens": meter.get("tokens", 0)}
+
+
+class _Teller:
+    """Passes signs of life on, and writes the log."""
+
+    def __init__(self, log: HeadLog, on_progress: OnProgress) -> None:
+        self._log, self._on_progress = log, on_progress
+        self._last = 0.0
+        self._place: dict[str, Any] = {"step": 0, "tokens": 0, "fraction": 0.0}
+
+    def say(self, progress: PairProgress) -> None:
+        """Tell the caller, and the log now and then."""
+        import time
+
+        self._on_progress(progress)
+        if not isinstance(progress, HeadProgress):
+            self._log.write("phase", phase=progress.phase, fraction=progress.fraction)
+            return
+        self._place = {
+            "step": progress.step, "tokens": progress.tokens, "fraction": progress.fraction
+        }  # fmt: skip
+        if progress.held_out is not None:
+            self._log.write("accuracy", **self._place, **progress.held_out.as_json())
+        now = time.monotonic()
+        if now - self._last > _STEP_SECONDS or progress.fraction == 1:
+            self._last = now
+            rate = progress.tokens_per_second
+            self._log.write("step", **self._place, loss=progress.loss, rate=rate)
+
+    def end(self, state: str, message: str) -> None:
+        """Close the log."""
+        self._log.write("end", **self._place, state=state, message=message)
