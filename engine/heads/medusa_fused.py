@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ class FusedMedusa:
     ) -> None:
         """`target_head` maps (..., D) to logits (..., V), where the heads are tied to it."""
         self._num_heads, self._hidden_size = num_heads, heads.hidden_size
-        blocks = [[block.linear for block in heads.blocks[at]] for at in range(num_heads)]
-        first, *more = zip(*blocks, strict=True)
+        blocks: list[Any] = list(heads.blocks)[:num_heads]
+        first, *more = zip(*([one.linear for one in block] for block in blocks), strict=True)
         #: all heads read the same state, so their first layers are one matrix, (H x D, D)
         self._first = torch.cat([linear.weight for linear in first])
         self._first_bias = torch.cat([linear.bias for linear in first])
@@ -32,11 +33,10 @@ class FusedMedusa:
             for layer in more
         ]
         self._target_head = target_head
-        self._own_HDV = (
-            torch.stack([head.weight.T for head in heads.heads[:num_heads]])
-            if heads.heads is not None
-            else None
-        )
+        self._own_HDV: Tensor | None = None
+        if heads.heads is not None:
+            own: list[Any] = list(heads.heads)[:num_heads]
+            self._own_HDV = torch.stack([head.weight.T for head in own])
 
     def __call__(self, hidden_BD: Tensor) -> Tensor:
         """States at the point NORMED to logits (H, B, V), those of the heads one by one."""
