@@ -38,6 +38,15 @@ def profiles_folder() -> Path:
     return Path(override) if override else Path(platformdirs.user_data_dir("draftree")) / "profiles"
 
 
+def skips_folder() -> Path:
+    """Sets of skipped layers found by searches, where they cannot lie beside their model.
+
+    `DRAFTREE_SKIPS` overrides; not created here.
+    """
+    override = os.environ.get("DRAFTREE_SKIPS")
+    return Path(override) if override else Path(platformdirs.user_data_dir("draftree")) / "skips"
+
+
 def cache_folder() -> Path:
     """Compiled forwards and other things that can be made again. `DRAFTREE_CACHE` overrides."""
     override = os.environ.get("DRAFTREE_CACHE")

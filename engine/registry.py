@@ -23,6 +23,10 @@ _MODULES = {
     "combine": "engine.drafters.combine",
     "universal": "engine.drafters.universal",
     "token-recycling": "engine.drafters.token_recycling",
+    "early-exit": "engine.drafters.early_exit",
+    "kangaroo": "engine.drafters.kangaroo",
+    "layer-skip": "engine.drafters.layer_skip",
+    "eagle": "engine.drafters.eagle",
     "medusa": "engine.drafters.medusa",
 }
 

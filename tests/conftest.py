@@ -53,6 +53,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory):
         "DRAFTREE_RUNS": "runs",
         "DRAFTREE_CACHE": "cache",
         "DRAFTREE_PROFILES": "profiles",
+        "DRAFTREE_SKIPS": "skips",
     }
     before = {name: os.environ.get(name) for name in names}
     for name, folder in names.items():

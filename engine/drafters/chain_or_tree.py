@@ -12,6 +12,8 @@ from engine.options import option
 from engine.tree import Children
 
 CHAIN = "chain"
+#: policies by the options that only they use
+CHAINS = {"policy": (CHAIN,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Options(dynamic_tree.Options):
     policy: str = option(
         CHAIN, "a chain, or how a tree grows; see docs/methods.md", choices=(CHAIN, *POLICIES)
     )
-    length: int = option(4, "draft tokens of a chain", min=1, max=64, where={"policy": (CHAIN,)})
+    length: int = option(4, "draft tokens of a chain", min=1, max=64, where=CHAINS)
 
 
 def max_nodes(options: Options) -> int:

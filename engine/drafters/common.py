@@ -72,6 +72,7 @@ class AdaptiveExit:
             wanted += _STEP
         elif self._stopped:
             wanted -= _STEP
+        self._stopped = False  # the next step may end before it asks
         self.threshold += (1 - _THRESHOLD_DECAY) * (wanted - self.threshold)
         self.threshold = min(max(self.threshold, 0.0), 1.0)
 

@@ -49,6 +49,21 @@ def test_the_threshold_follows_acceptance():
     before = adaptive.threshold
     adaptive.adapt(accepted=0, drafted=0)
     assert adaptive.threshold == before
+    adaptive.adapt(accepted=4, drafted=4)
+    assert adaptive.threshold == before, "as far as allowed, and not stopped: as it was"
+
+
+def test_the_threshold_is_the_papers():
+    """Draft & Verify's rule by hand: m <- .5 m + .5 matched/drafted, then gamma a tenth of .01."""
+    adaptive = AdaptiveExit(Options(exit=0.8))  # alpha is .9 by default
+    gamma, mean = 0.8, 0.9
+    for accepted, drafted, stopped in ((2, 3, True), (3, 3, True), (8, 8, False), (4, 4, True)):
+        adaptive.stops([math.log(0.1 if stopped else 0.99)])
+        adaptive.adapt(accepted=accepted, drafted=drafted)
+        mean = 0.5 * mean + 0.5 * accepted / drafted
+        wanted = gamma + 0.01 if mean < 0.9 else gamma - 0.01 if stopped else gamma
+        gamma = 0.9 * gamma + 0.1 * wanted
+        assert adaptive.threshold == pytest.approx(gamma, abs=1e-12)
 
 
 def test_the_target_goes_on_alone_while_it_is_unsure(pair):

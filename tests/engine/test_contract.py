@@ -55,6 +55,13 @@ SETTINGS: dict[str, list[dict]] = {
         {"tree": "1;3;0.0;0.2;0.0.1", "keep_generating": 0.05},
         {"nodes": 3, "acceptance": "0.5,0.4;0.2;0.1"},
     ],
+    "layer-skip": [
+        {"skip": "a1", "exit": 0, "length": 5},
+        {"skip": "m0", "keep_generating": 0.3},
+        {"skip": "a0,m1", "policy": "eagle2", "nodes": 8, "exit": 0},
+        {"skip": "l0", "policy": "best-first", "nodes": 6, "depth": 5},
+        {"skip": "l1", "policy": "grow-and-prune", "nodes": 5},
+    ],
     "universal": [{"floor": 0, "length": 6, "ahead": 0, "exit": 0.02}],
 }
 #: a random draft model is sure of nothing, so these methods would draft nothing by default
