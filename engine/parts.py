@@ -40,9 +40,12 @@ class Graft(Protocol):
 
     #: heads, key and value size of each layer of keys and values that it keeps
     kv_shapes: tuple[tuple[int, int, int], ...]
-    #: identifies its weights; and the folder that it was loaded from
-    content_hash: str
+    #: the folder that it was loaded from
     path: str
+
+    @property
+    def content_hash(self) -> str:
+        """Identifies its weights."""
 
     def __call__(
         self, hidden_BND: torch.Tensor, positions_BN: torch.Tensor, attend: Attend

@@ -11,7 +11,8 @@ import torch
 
 from engine.forward import Forward
 from engine.parts import Part, Uses
-from engine.runner import PREFILL_CHUNK, TreeRunner
+from engine.runner import PREFILL_CHUNK, Nodes, TreeRunner
+from engine.tree import TokenTree
 
 
 class SharedRunner(TreeRunner):
@@ -51,6 +52,26 @@ class SharedRunner(TreeRunner):
         self.length_B[slot] = 0
         for at in range(0, length, PREFILL_CHUNK):
             self._prefill(slot, tokens_P[at : min(at + PREFILL_CHUNK, length)])
+
+    def run_all(self, trees: dict[int, TokenTree]) -> dict[int, list[int]]:
+        """Run the scored nodes that have not run yet; gives the tree row of every scored node."""
+        batch: dict[int, Nodes] = {}
+        for slot, tree in trees.items():
+            first = int(self.count_B[slot])
+            if not first:  # nothing was drafted here in this step
+                self.node_rows[slot] = [-1] * tree.num_nodes
+            rows = self.node_rows[slot]
+            rest = [node for node in range(tree.num_nodes) if rows[node] < 0]
+            parents = []
+            for at, node in enumerate(rest):  # parents come first
+                parent = int(tree.parents_M[node])
+                parents.append(rows[parent] if parent >= 0 else -1)
+                rows[node] = first + at
+            if rest:
+                batch[slot] = Nodes(tree.tokens_M[rest], parents)
+        if batch:
+            self.forward(batch)
+        return {slot: self.node_rows[slot][: tree.num_nodes] for slot, tree in trees.items()}
 
     def extend(self, slot: int, tokens: list[int]) -> None:
         raise AssertionError("the owner commits")

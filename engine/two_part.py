@@ -2,14 +2,14 @@
 
 Early exit (LayerSkip, 2404.16710) and Kangaroo (2404.18911) draft with the target's first E layers.
 Their keys, values and hidden states at the exit are what a full pass would compute there, so that
-verification goes on from them. Nodes that drafting never ran, the leaves, run first.
+verification goes on from them. Nodes that drafting never ran run first.
 """
 
 from __future__ import annotations
 
 import torch
 
-from engine.runner import Nodes, TreeRunner
+from engine.runner import TreeRunner
 from engine.sharing import SharedRunner
 from engine.target import Scores, Target
 from engine.tree import TokenTree
@@ -30,40 +30,13 @@ class TwoPartTarget(Target):
             self._written += [runner.keys[layer], runner.values[layer]]
 
     def score(self, trees: dict[int, TokenTree]) -> dict[int, Scores]:
-        rows = {slot: self._rows(slot, tree) for slot, tree in trees.items()}
-        self._run_the_rest(trees, rows)
-        for slot, rows_N in rows.items():
+        for slot, rows_N in self._shallow.run_all(trees).items():
             self._arrange(slot, rows_N)
         return super().score(trees)
 
     def commit(self, slot: int, path_A: list[int]) -> None:
         super().commit(slot, path_A)
         self._shallow.keep(slot, [])
-
-    def _rows(self, slot: int, tree: TokenTree) -> list[int]:
-        """The shallow row of each node, -1 where it has none yet."""
-        if self._shallow.count_B[slot] == 0:  # nothing was drafted here in this step
-            return [-1] * tree.num_nodes
-        return self._shallow.node_rows[slot][: tree.num_nodes]
-
-    def _run_the_rest(self, trees: dict[int, TokenTree], rows: dict[int, list[int]]) -> None:
-        """Run the nodes without a row through the shallow part; gives them their rows."""
-        batch: dict[int, Nodes] = {}
-        for slot, tree in trees.items():
-            tokens: list[int] = []
-            parents: list[int] = []
-            first = int(self._shallow.count_B[slot])
-            for node, row in enumerate(rows[slot]):
-                if row >= 0:
-                    continue
-                parent = int(tree.parents_M[node])
-                rows[slot][node] = first + len(tokens)
-                tokens.append(int(tree.tokens_M[node]))
-                parents.append(rows[slot][parent] if parent >= 0 else -1)
-            if tokens:
-                batch[slot] = Nodes(tokens, parents)
-        if batch:
-            self._shallow.forward(batch)
 
     def _arrange(self, slot: int, rows_N: list[int]) -> None:
         """Bring what the shallow part has written into the order of the nodes."""

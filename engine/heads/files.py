@@ -97,6 +97,7 @@ def load_head(name_or_path: str, target: LoadedModel, *, kind: str | None = None
     module = _own(folder, target) if (folder / CARD).is_file() else _published(folder, target, kind)
     if kind is not None and module.kind != kind:
         raise UserError(f"{folder} holds a head of kind {module.kind}, and {kind} is asked for.")
+    module.path = str(folder)
     module.to(device=target.device, dtype=DTYPES[target.dtype])
     return module.eval().requires_grad_(False)
 
