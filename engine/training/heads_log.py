@@ -20,9 +20,9 @@ the training goes, and a run that is taken up appends to the same file. Lines of
 loss in `accuracy` lines), `rate` tokens per second, `fraction` the share of the budget that is
 spent (of the phase in `phase` lines: before training the text is read and the target writes some,
 at the end the figures of the card are measured). Accuracies are by offset from the last token that
-the target has run: "2" comes after the next one. `held_out` is against text of the corpus, `written`
-against text the target wrote. A line cut short by a kill is skipped. A log whose last event is not
-`end` belongs to a training that runs, or was killed: `alive` tells which.
+the target has run: "2" comes after the next one. `held_out` is against text of the corpus,
+`written` against text the target wrote. A line cut short by a kill is skipped. A log whose last
+event is not `end` belongs to a training that runs, or was killed: `alive` tells which.
 """
 
 from __future__ import annotations

@@ -55,6 +55,10 @@ def encode_corpus(parts: Split, target: LoadedModel, folder: Path, *, seed: int)
             f"{target.name} cannot encode a corpus: its tokenizer has no tokenizer.json, or no "
             "token ends a text; choose another --target"
         )
+    if not parts.train:
+        raise ValueError(
+            "every file of the text is held out, and none is left to train on: give more files"
+        )
     files = {"train": _library(parts.train), "held_out": _library(parts.held_out)}
     key: dict[str, Any] = {"vocabulary": vocabulary_hash(tokenizer), "seed": seed}
     for name, members in files.items():
