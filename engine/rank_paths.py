@@ -119,11 +119,10 @@ def parse_accuracies(text: str) -> Accuracies:
             level = tuple(float(chance) for chance in part.split(","))
         except ValueError:
             level = (-1.0,)
-        if any(not 0.0 <= chance <= 1.0 for chance in level) or sum(level) > 1.0 + 1e-6:
+        if any(not 0.0 <= chance <= 1.0 for chance in level):
             raise UserError(
                 f"Acceptance {text!r} is malformed; give the chance that the guess of each rank is"
-                " right, ranks joined by ',' and depths by ';', such as 0.5,0.1;0.3,0.1 (those of a"
-                " depth sum to 1 at most)."
+                " right, ranks joined by ',' and depths by ';', such as 0.5,0.1;0.3,0.1."
             )
         levels.append(level)
     return tuple(levels)

@@ -86,7 +86,9 @@ def _check_several(spec: RunSpec, options: Any) -> None:
 
 
 def resolve_references(spec: RunSpec, runs: Path | None = None) -> RunSpec:
-    """`acceptance=run:RUN` becomes the acceptance vector measured on that run.
+    """`acceptance=run:RUN` becomes the acceptance measured on that run, by rank.
+
+    Of heads that guess each depth by itself, by depth too.
 
     Raises UserError for a run that is not there or reached no drafted node.
     """
@@ -97,6 +99,11 @@ def resolve_references(spec: RunSpec, runs: Path | None = None) -> RunSpec:
     from workbench.store.index import read_entry, resolve_run
 
     run_id = resolve_run(wanted.removeprefix("run:"), runs)
+    if spec.method == "medusa":
+        from workbench.guesses import measured_guesses
+
+        resolved = measured_guesses(run_id, runs)
+        return spec.model_copy(update={"options": spec.options | {"acceptance": resolved}})
     entry = read_entry(run_id, runs)
     vector = metrics.acceptance_vector(metrics.summary_from_json(entry.summary if entry else {}))
     if not any(vector):

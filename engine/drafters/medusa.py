@@ -72,10 +72,16 @@ def _given_shape(options: Options) -> Shape | None:
     return published() if options.tree == "medusa" else from_paths(options.tree)
 
 
+def _measured(options: Options) -> Accuracies:
+    """The accuracies that are given. Raises UserError."""
+    if options.acceptance.startswith("run:"):
+        raise UserError("acceptance=run:RUN is resolved from the run store, which is not here.")
+    return parse_accuracies(options.acceptance) if options.acceptance else ()
+
+
 def max_nodes(options: Options) -> int:
     """Most nodes of a tree, root included. Raises UserError for malformed paths or acceptance."""
-    if options.acceptance and not options.acceptance.startswith("run:"):
-        parse_accuracies(options.acceptance)
+    _measured(options)
     shape = _given_shape(options)
     return options.nodes + 1 if shape is None else shape.num_nodes
 
@@ -119,8 +125,7 @@ class Medusa:
     def __init__(self, options: Options, context: DrafterContext) -> None:
         loaded = context.target.loaded
         heads, card = head_for("medusa", options.head, loaded)
-        measured = parse_accuracies(options.acceptance) if options.acceptance else ()
-        accuracies = accuracies_of(card, heads.num_heads, measured=measured)
+        accuracies = accuracies_of(card, heads.num_heads, measured=_measured(options))
         tree = tree_of(options, accuracies)
         depth = int(tree.depth_N.max())
         self._runner = context.target

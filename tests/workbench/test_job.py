@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.errors import DecodeError, UserError
+from tests.engine.heads_fixture import with_head
 from workbench import job, metrics, models
 from workbench.events import (
     Event,
@@ -213,6 +214,44 @@ def test_acceptance_measured_on_a_run_shapes_a_tree(tiny_pair: Any) -> None:
     assert [float(x) for x in kept.split(",")] == pytest.approx(vector, abs=1e-4)
 
 
+def test_guesses_measured_on_a_run_shape_the_tree_of_heads(tiny_pair: Any) -> None:
+    heads = with_head("medusa", {}, models.load(tiny_pair.target, dtype="float32", device="cpu"))
+    first = spec_for(tiny_pair, method="medusa", options=heads | {"tree": "medusa"})
+    measured, _ = run(first.model_copy(update={"max_new_tokens": 80}))
+    steps = []
+    with open_run(measured.run_id) as stored:
+        for step in stored.steps()["step"]:
+            steps.append(stored.step_record(0, int(step)))
+    tested: dict[tuple[int, int], list[bool]] = {}
+    for step in steps:
+        for node in range(1, step.tree.num_nodes):
+            if step.tree.parents_M[node] in step.verdict.path_A:
+                place = int(step.tree.depth_M[node]), int(step.tree.rank_M[node])
+                tested.setdefault(place, []).append(node in step.verdict.path_A)
+    wanted = heads | {"acceptance": f"run:{measured.run_id}", "nodes": 3}
+    finished, _ = run(spec_for(tiny_pair, method="medusa", options=wanted))
+    with open_run(finished.run_id) as stored:
+        levels = stored.info.spec.options["acceptance"].split(";")
+        trees = [stored.tree(0, int(step)) for step in stored.steps()["step"]]
+    found = {
+        (depth, rank): float(share)
+        for depth, level in enumerate(levels, 1)
+        for rank, share in enumerate(level.split(","))
+    }
+    assert len(found) > 10
+    for place, share in found.items():
+        assert share == pytest.approx(sum(tested[place]) / len(tested[place]), abs=1e-4)
+    best = max((share, -rank) for (depth, rank), share in found.items() if depth == 1)
+    assert all(tree.rank_M[1] == -best[1] for tree in trees if tree.num_drafted)
+
+
+def test_guesses_are_measured_on_runs_of_heads_only(tiny_pair: Any) -> None:
+    other, _ = run(spec_for(tiny_pair))
+    wanted = {"acceptance": f"run:{other.run_id}"}
+    with pytest.raises(UserError, match="drafted with speculative"):
+        run(spec_for(tiny_pair, method="medusa", options=wanted))
+
+
 # --- stopping ---
 
 
@@ -263,6 +302,9 @@ def test_a_listener_that_fails_does_not_end_the_run(tiny_pair: Any) -> None:
         ({"options": {"length": -1}}, "length of speculative is -1"),
         ({"method": "static-tree", "options": {"expansion": "2,,x"}}, "'2,,x' is malformed"),
         ({"method": "static-tree", "options": {"acceptance": "run:2020"}}, "draftree run"),
+        ({"method": "medusa", "options": {"acceptance": "0.5,x"}}, "'0.5,x' is malformed"),
+        ({"method": "medusa", "options": {"tree": "0.x"}}, "'0.x' is malformed"),
+        ({"method": "medusa"}, "draftree train medusa"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"draft": None}, "--draft"),
