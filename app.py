@@ -24,6 +24,7 @@ page = st.navigation(
         st.Page(HERE / "pages" / "requests.py", title="Requests", icon=":material/stacks:"),
         st.Page(HERE / "pages" / "compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page(HERE / "pages" / "tune.py", title="Tune", icon=":material/tune:"),
+        st.Page(HERE / "pages" / "heads.py", title="Heads", icon=":material/model_training:"),
         st.Page(HERE / "pages" / "race.py", title="Race", icon=":material/sports_score:"),
         st.Page(HERE / "pages" / "trees.py", title="Trees", icon=":material/account_tree:"),
         st.Page(HERE / "pages" / "reports.py", title="Reports", icon=":material/description:"),

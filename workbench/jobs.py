@@ -1,4 +1,4 @@
-"""What a worker can be asked to do: a run, a load run, a comparison, a sweep, a study.
+"""What a worker can be asked to do: a run, a load run, a comparison, a sweep, a study, a training.
 
 The page's process imports this to name and send jobs; engines are imported when one is done.
 """
@@ -15,19 +15,21 @@ from workbench.events import Event, MeasuringFinished
 from workbench.loading.spec import LoadSpec
 from workbench.spec import RunSpec
 from workbench.sweeping.spec import SweepSpec
+from workbench.training.spec import TrainSpec
 from workbench.tuning.spec import TuneSpec
 
-RUN, LOAD, COMPARE, SWEEP, TUNE = "run", "load", "compare", "sweep", "tune"
-KINDS: dict[str, type[RunSpec] | type[CompareSpec]] = {
+RUN, LOAD, COMPARE, SWEEP, TUNE, TRAIN = "run", "load", "compare", "sweep", "tune", "train"
+KINDS: dict[str, type[RunSpec] | type[CompareSpec] | type[TrainSpec]] = {
     RUN: RunSpec,
     LOAD: LoadSpec,
     COMPARE: CompareSpec,
     SWEEP: SweepSpec,
     TUNE: TuneSpec,
+    TRAIN: TrainSpec,
 }
 
 #: a load's is a kind of run's, a sweep's and a study's are kinds of comparison's
-Spec = RunSpec | CompareSpec
+Spec = RunSpec | CompareSpec | TrainSpec
 
 
 def kind_of(spec: Spec) -> str:
@@ -45,6 +47,8 @@ def under_way(spec: Spec) -> str:
         arms = len(expand(spec.methods))
         many = "1 arm" if arms == 1 else f"{arms} arms"
         return f"A comparison of {many} on {_listed(spec.workloads)} is under way"
+    if isinstance(spec, TrainSpec):
+        return f"The training {spec.name} is under way"
     what = "load run" if isinstance(spec, LoadSpec) else "run"
     return f"A {what} of {spec.method} is under way"
 
@@ -72,6 +76,11 @@ def execute(
         run(spec, emit, should_stop, runs=runs)
         return
     try:
+        if isinstance(spec, TrainSpec):
+            from workbench.training.run import train
+
+            emit(train(spec, emit, should_stop, runs=runs))
+            return
         emit(_DO[kind_of(spec)](spec, emit, should_stop, runs))
     except DecodeError as error:
         emit(MeasuringFinished("", "failed", str(error)))

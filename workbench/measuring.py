@@ -1,4 +1,6 @@
-"""What a viewer sees of a comparison or sweep under way: how far it is and how long it will take.
+"""What a viewer sees of long work that is no run: how far it is and how long it will take.
+
+A comparison, a sweep, a study, a training.
 
 Beside `workbench.snapshot`, which is about runs: a measurement leaves the last run in view.
 """
@@ -13,6 +15,7 @@ from workbench.events import Event, MeasuringFinished, MeasuringStarted, Progres
 
 if TYPE_CHECKING:
     from workbench.comparing.result import CompareSpec
+    from workbench.training.spec import TrainSpec
 
 IDLE = "idle"
 STARTING = "starting"
@@ -29,13 +32,13 @@ _LEAST_DONE = 0.02
 class Measuring:
     """The state at one moment."""
 
-    kind: str = ""  # compare, sweep or tune
+    kind: str = ""  # compare, sweep, tune or train
     status: str = IDLE  # idle, starting, running, or as a comparison ends
-    spec: CompareSpec | None = None
+    spec: CompareSpec | TrainSpec | None = None
     progress: Progress | None = None  # what goes on just now
     fraction: float = 0.0  # of the whole, 0 to 1
     seconds_left: float | None = None  # by the pace so far; None: not known yet
-    result: str = ""  # the comparison's id, or the name of the sweep or study
+    result: str = ""  # the comparison's id, or the name of the sweep, study or training
     error: str = ""  # a sentence, where it failed or its worker died
     wrong_input: bool = False  # the error is about the spec, and nothing was measured
 
@@ -79,7 +82,7 @@ class MeasuringState:
     def active(self) -> bool:
         return self._state.active
 
-    def begin(self, kind: str, spec: CompareSpec) -> None:
+    def begin(self, kind: str, spec: CompareSpec | TrainSpec) -> None:
         """Forget the last one; `spec` is being started."""
         self._state = Measuring(kind=kind, status=STARTING, spec=spec)
         self._left = TimeLeft()

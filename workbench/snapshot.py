@@ -75,8 +75,8 @@ class Snapshot:
     summary: RunSummary = field(default_factory=RunSummary)
     error: str = ""  # a sentence, where the run failed or its worker died
     wrong_input: bool = False  # the error is about the spec, and no run was kept
-    kind: str = "run"  # of the job started last: run, load, compare, sweep or tune
-    measuring: Measuring = field(default_factory=Measuring)  # the last comparison or sweep
+    kind: str = "run"  # of the job started last: run, load, compare, sweep, tune or train
+    measuring: Measuring = field(default_factory=Measuring)  # the last other long work
     loading: Loading = field(default_factory=Loading)  # the last load run
 
     @property

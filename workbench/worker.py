@@ -29,6 +29,7 @@ from workbench.snapshot import LiveState, Snapshot
 from workbench.spec import RunSpec
 from workbench.store.index import list_runs, mark_interrupted
 from workbench.store.schema import RunStatus
+from workbench.training.spec import TrainSpec
 
 logger = logging.getLogger(__name__)
 
@@ -268,7 +269,7 @@ def _dtypes(spec: Spec | None) -> str:
     """The number formats of a job, for a sentence."""
     if spec is None:
         return ""
-    return spec.dtype if isinstance(spec, RunSpec) else " or ".join(spec.dtypes)
+    return spec.dtype if isinstance(spec, RunSpec | TrainSpec) else " or ".join(spec.dtypes)
 
 
 def worker_settings(spec: Spec) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts.settings import handle, settings
-from workbench.jobs import LOAD, RUN, TUNE, under_way
+from workbench.jobs import LOAD, RUN, TRAIN, TUNE, under_way
 from workbench.view.compare_form import duration
 from workbench.view.forms import escape_markdown
 
@@ -16,7 +16,7 @@ def busy_elsewhere(kind: str) -> bool:
 
 
 def _page_of(kind: str) -> str:
-    return {RUN: "Run", LOAD: "Requests", TUNE: "Tune"}.get(kind, "Compare")
+    return {RUN: "Run", LOAD: "Requests", TUNE: "Tune", TRAIN: "Heads"}.get(kind, "Compare")
 
 
 def other_job(kind: str) -> None:

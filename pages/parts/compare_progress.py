@@ -5,12 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts.settings import handle, settings
-from workbench.jobs import COMPARE, SWEEP, TUNE
+from workbench.jobs import COMPARE, SWEEP, TRAIN, TUNE
 from workbench.view.compare_words import Ended, ended, told
 from workbench.view.forms import escape_markdown
 
 #: how the address bar names what a job of each kind made
-_ADDRESSES = {COMPARE: "comparison", SWEEP: "sweep", TUNE: "study"}
+_ADDRESSES = {COMPARE: "comparison", SWEEP: "sweep", TUNE: "study", TRAIN: "training"}
 
 
 def measuring_panel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pages.parts.compare_result import verdict
 from pages.parts.run_spec import TO_RUN
 from pages.parts.settings import handle, settings
 from pages.parts.tune_form import start_study
-from workbench.figures.tuning import by_option, trials_over_time
+from workbench.figures.tuning import by_option, speed_against_acceptance, trials_over_time
 from workbench.jobs import TUNE
 from workbench.tuning import wording
 from workbench.tuning.spec import TuneSpec
@@ -30,15 +31,26 @@ from workbench.view.tune_study import (
 )
 
 _ABREAST = """<style>
+.st-key-tune-trials > [data-testid=stLayoutWrapper] { flex: 1 1 400px; max-width: 100%; }
 .st-key-tune-options > [data-testid=stLayoutWrapper] { flex: 1 1 230px; max-width: 420px; }
 </style>"""
+_NOTHING = (
+    "Press **Tune** on the left: the options of the method are searched on your prompts, each "
+    "trial in turn with plain decoding. The best is measured again beside the defaults, and can "
+    "be taken to the Run page or as a file."
+)
 _RUN = Path(__file__).resolve().parents[1] / "run.py"
 _COMPARE = Path(__file__).resolve().parents[1] / "compare.py"
 
 
-def studies_view(*, active: bool) -> None:
-    """Choose a study; see it grow or as it ended. The address bar names it: `?study=`."""
-    names = study_names()
+def studies_view(
+    *, active: bool, methods: Collection[str] | None = None, otherwise: str = _NOTHING
+) -> None:
+    """Choose a study; see it grow or as it ended. The address bar names it: `?study=`.
+
+    Only those of `methods` where they are given; `otherwise` is said where there is none.
+    """
+    names = [name for name in study_names() if methods is None or _method_of(name) in methods]
     snapshot = handle().snapshot()
     spec = snapshot.measuring.spec
     tuning = active and snapshot.kind == TUNE and isinstance(spec, TuneSpec)
@@ -46,7 +58,7 @@ def studies_view(*, active: bool) -> None:
     if running and running not in names:
         st.fragment(_wait_for, run_every=settings.refresh_s)(running)
     if not names:
-        _nothing_yet(active=bool(running))
+        _nothing_yet(otherwise, active=bool(running))
         return
     wanted = st.query_params.get("study")
     if wanted in names and st.session_state.get("tune/from") != wanted:
@@ -61,6 +73,13 @@ def studies_view(*, active: bool) -> None:
         st.query_params["study"] = st.session_state["tune/from"] = chosen
     grows = chosen == running
     st.fragment(_draw, run_every=4 * settings.refresh_s if grows else None)(chosen, active)
+
+
+def _method_of(name: str) -> str:
+    try:
+        return _read(name, changed_at(name)).spec.method
+    except UserError:  # damaged; told of where it is chosen
+        return ""
 
 
 def _wait_for(name: str) -> None:
@@ -86,12 +105,9 @@ def _draw(name: str, active: bool) -> None:
     if not study.trials:
         return
     frame = trial_frame(study)
-    with st.container(border=True):
-        st.markdown("**Trials and the best so far**")
-        st.caption(_reading(study))
-        show_figure(
-            trials_over_time(frame, speed=is_speed(study), theme=theme()), key=f"{name}/trials"
-        )
+    st.html(_ABREAST)
+    with st.container(horizontal=True, key="tune-trials"):
+        _trials(frame, study)
     if len(study.trials) > 1 and (options := searched(study)):
         with st.container(border=True):
             st.markdown("**By option**")
@@ -140,9 +156,24 @@ def _take_along(study: Study) -> None:
             st.switch_page(st.Page(_COMPARE), query_params={"comparison": again.comparison})
 
 
+def _trials(frame: pd.DataFrame, study: Study) -> None:
+    """The search as it went and, where speed was judged, what acceptance was worth."""
+    name = study.spec.name
+    with st.container(border=True, key="tune-trials-time"):
+        st.markdown("**Trials and the best so far**")
+        st.caption(_reading(study))
+        drawn = trials_over_time(frame, speed=is_speed(study), theme=theme())
+        show_figure(drawn, key=f"{name}/trials")
+    if not is_speed(study):
+        return
+    with st.container(border=True, key="tune-trials-acceptance"):
+        st.markdown("**Speed against acceptance**")
+        st.caption("Far right and not high: its tokens cost more drafting than they saved.")
+        show_figure(speed_against_acceptance(frame, theme=theme()), key=f"{name}/acceptance")
+
+
 def _options(frame: pd.DataFrame, options: list[str], study: Study) -> None:
     """A small figure for each option, as many abreast as there is room for."""
-    st.html(_ABREAST)
     with st.container(horizontal=True, key="tune-options"):
         for name in options:
             with st.container(key=f"tune-option-{name}"):
@@ -219,15 +250,11 @@ def _read(name: str, changed: tuple[int, int]) -> Study:
     return load_study(name)
 
 
-def _nothing_yet(*, active: bool) -> None:
+def _nothing_yet(otherwise: str, *, active: bool) -> None:
     with st.container(border=True):
         if active:
             st.markdown("**The trials will stand here**")
             st.caption("The first study is under way; no trial has ended yet.")
             return
         st.markdown("**No study is stored yet**")
-        st.markdown(
-            "Press **Tune** on the left: the options of the method are searched on your prompts, "
-            "each trial in turn with plain decoding. The best is measured again beside the "
-            "defaults, and can be taken to the Run page or as a file."
-        )
+        st.markdown(otherwise)

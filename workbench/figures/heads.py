@@ -44,7 +44,7 @@ def loss_curve(
 
 def accuracy_curves(
     accuracy: pd.DataFrame,
-    references: Mapping[str, float],
+    ngram: Mapping[int, float],
     *,
     rank: str,
     theme: ThemeName = "light",
@@ -52,12 +52,12 @@ def accuracy_curves(
     """How often held-out guesses are right over tokens, a line for each offset.
 
     `accuracy` has `tokens`, `offset` and the column that `rank` names (`top1` or `top5`), as
-    shares; `references` are shares to read them against, by name: dotted lines.
+    shares; `ngram` has an n-gram's share by offset, dotted in the colour of its offset.
     """
     if accuracy.empty:
         return look.empty(theme, "Held-out text has not been looked at yet.")
-    palette = THEMES[theme]
     found = look.figure(theme)
+    ends = (accuracy["tokens"].min(), accuracy["tokens"].max())
     names = accuracy["offset"].map(lambda offset: f"+{offset}")
     for name, style, part in look.parts(accuracy.assign(name=names), theme, by="name"):
         found.add_scatter(
@@ -66,12 +66,9 @@ def accuracy_curves(
             marker={"symbol": style.symbol, "size": 7},
             hovertemplate="%{x:,} tokens: <b>%{y:.1%}</b><extra>" + name + "</extra>",
         )  # fmt: skip
-    for label, share in references.items():
-        found.add_hline(
-            y=share, line={"color": palette.mute, "width": 1.2, "dash": "dot"},
-            annotation={"text": look.plain(label), "font": {"size": 11, "color": palette.mute}},
-            annotation_position="top left",
-        )  # fmt: skip
+        share = ngram.get(int(part["offset"].iloc[0]))
+        if share is not None:
+            _ngram_line(found, share, name=name, colour=style.colour, ends=ends)
     found.update_xaxes(title_text="tokens read")
     found.update_yaxes(title_text="right", tickformat=".0%", rangemode="tozero")
     return found
@@ -108,3 +105,15 @@ def accuracy_bars(card: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figur
         )  # fmt: skip
     found.update_yaxes(tickformat=".0%", range=[0, 1], nticks=3)
     return found
+
+
+def _ngram_line(
+    found: go.Figure, share: float, *, name: str, colour: str, ends: tuple[float, float]
+) -> None:
+    """A dotted line over the width of the curves."""
+    found.add_scatter(
+        x=list(ends), y=[share, share], mode="lines", name="n-gram", legendgroup="n-gram",
+        showlegend=not any(trace.name == "n-gram" for trace in found.data),
+        line={"color": colour, "width": 1.5, "dash": "dot"},
+        hovertemplate="<b>%{y:.1%}</b><extra>n-gram " + name + "</extra>",
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of studies: trials with the best so far, and the objective by option."""
+"""Figures of studies: trials and the best so far, speed against acceptance, values of options."""
 
 from __future__ import annotations
 
@@ -44,6 +44,35 @@ def trials_over_time(trials: pd.DataFrame, *, speed: bool, theme: ThemeName = "l
         look.reference_line(found, theme, y=1.0)
     found.update_xaxes(title_text="trial", rangemode="tozero", dtick=_tick(len(trials)))
     found.update_yaxes(title_text=_title(speed), ticksuffix="×" if speed else "")
+    return found
+
+
+def speed_against_acceptance(trials: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figure:
+    """Speedup over tokens per step, trial by trial: what acceptance was worth.
+
+    `trials` as for `trials_over_time`, with `tokens_per_step`. A point far to the right that is not
+    high bought its acceptance with drafting that costs too much.
+    """
+    known = ["value", "tokens_per_step"]
+    drawn = trials[trials[known].notna().all(axis=1)] if len(trials) else trials
+    if drawn.empty:
+        return look.empty(theme, "No trial is measured yet.")
+    found = look.figure(theme, height=320)
+    for state, part in _states(drawn):
+        found.add_scatter(
+            x=part["tokens_per_step"].to_numpy(float), y=part["value"].to_numpy(float),
+            mode="markers", name=state, marker=_marker(state, theme),
+            customdata=[
+                f"{card}<br>{tau:.2f} tokens per step"
+                for card, tau in zip(
+                    _cards(part, speed=True), part["tokens_per_step"], strict=True
+                )
+            ],
+            hovertemplate="%{customdata}<extra></extra>",
+        )  # fmt: skip
+    look.reference_line(found, theme, y=1.0)
+    found.update_xaxes(title_text="tokens per step", showgrid=True)
+    found.update_yaxes(title_text=_title(True), ticksuffix="×")
     return found
 
 

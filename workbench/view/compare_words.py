@@ -1,4 +1,4 @@
-"""A comparison or sweep under way, and how it ended, in words."""
+"""A comparison, sweep, study or training under way, and how it ended, in words."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from typing import NamedTuple
 
 from workbench.comparing.expand import expand
 from workbench.comparing.result import CompareSpec
-from workbench.jobs import SWEEP, TUNE
+from workbench.jobs import SWEEP, TRAIN, TUNE
 from workbench.measuring import MEASURE, Measuring
 from workbench.sweeping.spec import SweepSpec
+from workbench.training.spec import TrainSpec
 from workbench.tuning.spec import TuneSpec
 from workbench.view.compare_form import duration
+from workbench.view.heads_form import told as training_told
 from workbench.view.visible import safe_text
 
 #: what a stop leaves, of jobs that can be gone on with
 _RESUMABLE = {
     SWEEP: " Cells that were complete are kept; it can go on.",
     TUNE: " Trials that were finished are kept; it can go on.",
+    TRAIN: " The checkpoint is kept; it can go on.",
 }
 
 
@@ -56,7 +59,7 @@ def told(measuring: Measuring, *, stopping: bool = False) -> Told:
 
 def ended(measuring: Measuring) -> Ended | None:
     """How the last one ended; None where it simply finished, or there was none."""
-    name = {SWEEP: "sweep", TUNE: "study"}.get(measuring.kind, "comparison")
+    name = {SWEEP: "sweep", TUNE: "study", TRAIN: "training"}.get(measuring.kind, "comparison")
     error = safe_text(measuring.error)
     if measuring.wrong_input:
         return Ended("error", f"The {name} was not started", error)
@@ -73,10 +76,12 @@ def ended(measuring: Measuring) -> Ended | None:
     return None
 
 
-def what(spec: CompareSpec | None) -> str:
+def what(spec: CompareSpec | TrainSpec | None) -> str:
     """What is measured, in a line: `3 methods on code`, or the sweep's name and size."""
     if spec is None:
         return "Measuring"
+    if isinstance(spec, TrainSpec):
+        return f"Training {spec.name}: {training_told(spec)}"
     if isinstance(spec, SweepSpec):
         return f"Sweep {spec.name}: {len(spec.cells())} cells"
     if isinstance(spec, TuneSpec):

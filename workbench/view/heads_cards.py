@@ -13,10 +13,11 @@ from engine.errors import UserError
 from engine.heads.files import CARD, WEIGHTS, read_card
 from engine.paths import data_folder
 from engine.training.heads_log import HeadRun
-from workbench import discovery
 from workbench.discovery import Model
 from workbench.spec import RunSpec
 from workbench.specfile import spec_text
+from workbench.training.spec import OUT
+from workbench.view.compare_form import duration
 from workbench.view.visible import safe_text
 
 
@@ -32,10 +33,14 @@ class Head:
     embedded: bool
     problem: str = ""
 
+    @property
+    def title(self) -> str:
+        """What it is called on its card."""
+        return self.folder.parent.name if self.folder.name == OUT else self.folder.name
 
-def heads(trained: list[HeadRun], known: list[Model] | None = None) -> list[Head]:
+
+def heads(trained: list[HeadRun], known: list[Model]) -> list[Head]:
     """The embedded heads, then those that trainings wrote and those in ./heads; each once."""
-    models = discovery.models() if known is None else known
     shipped = data_folder() / "heads"
     folders = sorted(path.parent for path in shipped.glob(f"*/{CARD}"))
     folders += [Path(str(run.start["out"])) for run in trained if run.start.get("out")]
@@ -43,23 +48,60 @@ def heads(trained: list[HeadRun], known: list[Model] | None = None) -> list[Head
     found: dict[Path, Head] = {}
     for folder in folders:
         if folder.resolve() not in found and (folder / CARD).is_file():
-            found[folder.resolve()] = _head(folder, models, embedded=folder.parent == shipped)
+            found[folder.resolve()] = head_in(folder, known)
     return list(found.values())
 
 
+def head_of(run: HeadRun, known: list[Model]) -> Head | None:
+    """The head that a training wrote, None where it has written none yet."""
+    folder = Path(str(run.start.get("out") or "-"))
+    return head_in(folder, known) if (folder / CARD).is_file() else None
+
+
 def accuracies(card: dict[str, Any]) -> pd.DataFrame:
-    """`offset`, `top1`, `top5` as shares: of text the target wrote, else of the corpus."""
-    told = card.get("written") or card.get("held_out") or {}
+    """`offset`, `top1`, `top5` as shares of text held out, and the `ngram`'s first guess."""
+    ngram = card.get("ngram") or {}
     lines = [
-        {"offset": int(offset), "top1": float(one["top1"]), "top5": float(one["top5"])}
-        for offset, one in sorted(told.items(), key=lambda item: int(item[0]))
+        {
+            "offset": int(offset),
+            "top1": float(one["top1"]),
+            "top5": float(one["top5"]),
+            "ngram": (ngram.get(offset) or {}).get("top1"),
+        }
+        for offset, one in sorted(
+            (card.get("held_out") or {}).items(), key=lambda item: int(item[0])
+        )
         if isinstance(one, dict) and "top1" in one and "top5" in one
     ]
-    return pd.DataFrame(lines, columns=["offset", "top1", "top5"])
+    return pd.DataFrame(lines, columns=["offset", "top1", "top5", "ngram"])
 
 
-def size_told(head: Head) -> str:
-    """What its weights take, in megabytes."""
+def facts(head: Head) -> list[tuple[str, str]]:
+    """What else its card says: a name and a text each."""
+    card = head.card
+    if not card:
+        return []
+    training, made_for = card.get("training") or {}, card.get("target") or {}
+    told = [("Target", str(made_for.get("name", "not known")))]
+    if described := (card.get("corpus") or {}).get("description"):
+        told.append(("Trained on", str(described)))
+    if written := card.get("written_tokens"):
+        told.append(("And on", f"{written:,} tokens that the target wrote"))
+    if training.get("tokens"):
+        took = duration(float(training.get("seconds") or 0.0))
+        told.append(("Cost", f"{training['tokens']:,} tokens, {took}"))
+    own = (card.get("written") or {}).get(str(nearest(card)))
+    if isinstance(own, dict) and "top1" in own:
+        told.append(("On the target's own text", f"first guess right {own['top1']:.1%}"))
+    return [*told, ("Size", _size_told(head))]
+
+
+def nearest(card: dict[str, Any]) -> int:
+    """The nearest offset that it guesses."""
+    return min((int(offset) for offset in card.get("held_out") or {}), default=2)
+
+
+def _size_told(head: Head) -> str:
     try:
         return f"{(head.folder / WEIGHTS).stat().st_size / 1e6:.1f} MB"
     except OSError:
@@ -76,8 +118,10 @@ def trial_spec(head: Head) -> str:
     )  # fmt: skip
 
 
-def _head(folder: Path, known: list[Model], *, embedded: bool) -> Head:
-    name = folder.name if embedded else str(folder)
+def head_in(folder: Path, known: list[Model]) -> Head:
+    """The head in a folder, with what is wrong with it."""
+    embedded = folder.parent == data_folder() / "heads"
+    name = folder.name if embedded else str(folder.resolve())
     try:
         card = read_card(folder)
     except UserError as error:

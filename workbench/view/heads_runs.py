@@ -6,6 +6,7 @@ started from a terminal is watched like one started on the page.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +17,20 @@ from engine.training.heads_log import FILE, HeadRun, find_logs, read_log
 from workbench.view.compare_form import duration
 from workbench.view.visible import safe_text
 
+CARD = "head.json"
 #: points of the loss that are drawn; a long training writes many thousands
 MOST_POINTS = 800
+#: so much must be done before its pace says anything
+_LEAST_DONE = 0.005
 
 
 class Figures(NamedTuple):
-    """How a training stands, for tiles: each a text and what it is called."""
+    """How a training stands, as texts for tiles."""
 
     loss: str
-    first: str  # share of first guesses right at the nearest offset
+    offset: int  # the nearest that it guesses
+    first: str  # share of first guesses right there
+    over_ngram: str | None  # by how much that is more than an n-gram's, None where not known
     rate: str
     tokens: str
 
@@ -43,6 +49,25 @@ def trainings() -> list[HeadRun]:
     """All of them, the latest first."""
     found = {run.folder.resolve(): run for root in roots() for run in find_logs(root)}
     return sorted(found.values(), key=lambda run: -float(run.start["time"]))
+
+
+def names(found: list[HeadRun]) -> dict[str, HeadRun]:
+    """Trainings by a name that is theirs alone: their folder's, with its parent's where needed."""
+    named: dict[str, HeadRun] = {}
+    for run in found:
+        folder = run.folder.resolve()
+        name = folder.name
+        while name in named and folder != folder.parent:
+            folder = folder.parent
+            name = f"{folder.name}/{name}"
+        named[name] = run
+    return named
+
+
+def label(name: str, run: HeadRun) -> str:
+    """A line to choose it by."""
+    kind, target = str(run.start.get("kind", "")), str(run.start.get("target", ""))
+    return safe_text(f"{name} · {kind} for {target} · {state(run)}")
 
 
 def reread(folder: Path) -> HeadRun | None:
@@ -82,12 +107,14 @@ def state_told(run: HeadRun) -> str:
     done, tokens = f"{fraction(run):.0%}", _count(int(last(run).get("tokens", 0)))
     message = safe_text(str((run.end or {}).get("message", "")))
     match state(run):
+        case "running" if not run.steps:
+            return "Preparing: the text is read, and the target writes some of its own."
         case "running":
             left = seconds_left(run)
             time_left = f", {duration(left)} left" if left is not None else ""
-            return f"Training: {done} done, {tokens} tokens read{time_left}."
+            return f"Training: {done} done{time_left}."
         case "finished":
-            return f"Finished after {tokens} tokens. {message}".strip()
+            return f"Finished after {tokens} tokens."
         case "stopped":
             return f"Stopped at {done}; the checkpoint is kept, and it can go on."
         case "failed":
@@ -101,10 +128,13 @@ def state_told(run: HeadRun) -> str:
 
 def seconds_left(run: HeadRun) -> float | None:
     """By the pace since it was started or taken up; None while that says nothing."""
-    now, begun = last(run), run.start
-    done = float(now.get("fraction", 0.0)) - float(begun.get("fraction", 0.0))
-    took = float(now["time"]) - float(begun["time"])
-    if done < 0.01 or took <= 0:
+    since = [line for line in run.steps if float(line["time"]) >= float(run.start["time"])]
+    if len(since) < 2:
+        return None
+    first, now = since[0], since[-1]
+    done = float(now["fraction"]) - float(first["fraction"])
+    took = float(now["time"]) - float(first["time"])
+    if done < _LEAST_DONE or took <= 0:
         return None
     return (1.0 - float(now["fraction"])) * took / done
 
@@ -113,13 +143,17 @@ def figures(run: HeadRun) -> Figures:
     """Its latest figures."""
     step = run.steps[-1] if run.steps else {}
     shares = accuracy_frame(run, "held_out")
-    first = "–"
+    offset, first, over = 2, "–", None
     if len(shares):
         latest = shares[shares["tokens"] == shares["tokens"].iloc[-1]].iloc[0]
-        first = f"{latest['top1']:.1%}"
+        offset, first = int(latest["offset"]), f"{latest['top1']:.1%}"
+        if (usual := ngram_shares(run, "top1").get(offset)) is not None:
+            over = f"{100 * (latest['top1'] - usual):+.1f} points to an n-gram"
     return Figures(
-        loss=f"{step['loss']:.3f}" if "loss" in step else "–",
+        loss=f"{step['loss']:.3f}" if step.get("loss") is not None else "–",
+        offset=offset,
         first=first,
+        over_ngram=over,
         rate=f"{step['rate']:,.0f}" if step.get("rate") else "–",
         tokens=_count(int(last(run).get("tokens", 0))),
     )
@@ -158,6 +192,28 @@ def accuracy_frame(run: HeadRun, text: str) -> pd.DataFrame:
         ],
         columns=["tokens", "offset", "top1", "top5"],
     )  # fmt: skip
+
+
+def ngram_shares(run: HeadRun, rank: str) -> dict[int, float]:
+    """How often an n-gram of the same text is right, by offset; `rank` is `top1` or `top5`.
+
+    Known once it is measured: the log says it, or the card of the finished head.
+    """
+    told = run.start.get("ngram") or card_of(run).get("ngram") or {}
+    return {
+        int(offset): float(one[rank])
+        for offset, one in told.items()
+        if isinstance(one, dict) and one.get(rank) is not None
+    }
+
+
+def card_of(run: HeadRun) -> dict[str, Any]:
+    """The card of the head that it wrote; empty where it has written none."""
+    try:
+        card = json.loads((Path(str(run.start.get("out", ""))) / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
 
 
 def _count(tokens: int) -> str:
