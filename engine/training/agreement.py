@@ -6,11 +6,12 @@ figures predict what the engine should reach, and check it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel
 
@@ -160,17 +161,24 @@ def held_out_loss(
     model: PreTrainedModel, tokens: TokenArray, *, window: int = 512, max_tokens: int = 65536
 ) -> float:
     """Return the mean cross-entropy in nats per token over consecutive windows."""
-    count = max(1, min(max_tokens, len(tokens) - 1) // window)
-    starts = np.linspace(0, max(0, len(tokens) - window - 1), count).astype(int)
     total = seen = 0.0
-    for start in starts:
-        piece = torch.from_numpy(tokens[start : start + window + 1].astype(np.int64))
-        piece = piece[None].to(model.device)
+    for piece in held_out_windows(tokens, window=window, max_tokens=max_tokens):
+        piece = piece.to(model.device)
         with precision(str(model.device)):
             logits = model(piece[:, :-1], use_cache=False).logits
         total += float(functional.cross_entropy(logits[0].float(), piece[0, 1:], reduction="sum"))
         seen += piece.size(1) - 1
     return total / seen
+
+
+def held_out_windows(
+    tokens: TokenArray, *, window: int = 512, max_tokens: int = 65536
+) -> Iterator[Tensor]:
+    """Yield windows (1, `window` + 1), spread evenly over the stream, of `max_tokens` in all."""
+    count = max(1, min(max_tokens, len(tokens) - 1) // window)
+    starts = np.linspace(0, max(0, len(tokens) - window - 1), count).astype(int)
+    for start in starts:
+        yield torch.from_numpy(tokens[start : start + window + 1].astype(np.int64))[None]
 
 
 def _tokens_per_step(texts: Sequence[Sequence[int]], *, depth: int) -> float | None:

@@ -43,8 +43,12 @@ It shows what speculative decoding does; it is no coding assistant.
 {date}, {versions}.
 
 **Held-out loss**, nats per token on library files kept away from training:
-target {target_loss:.3f}, draft {draft_loss:.3f}.
+{losses}.
+{figures}
+`training.json` has all figures and the list of held-out files.
+"""
 
+_AGREEMENT = """
 **Agreement** of the draft with the target's greedy text, prompts cut from held-out files, {new}
 tokens each. Continuations that loop (half or more of their 8-grams repeated) are left out of the
 first four figures; what is left repeats itself too, and on repetition any draft agrees. So the
@@ -55,12 +59,21 @@ last two columns look at all prompts, but only at tokens that complete no 8-gram
 | fresh top 1 | opening tokens/step |
 |---|---|---|---|---|---|---|---|---|---|
 {rows}
+"""
 
-`training.json` has all figures and the list of held-out files.
+_EXITS = """
+**Exits.** It was trained with layer dropout {dropout:g} and an early-exit loss of weight {weight:g}
+(LayerSkip, arXiv 2404.16710), so that its first layers can draft for all of them. What the layers
+up to an exit say through the final norm and the LM head, on the same held-out text:
+
+| exit after layer | held-out loss | agrees with all layers{before_head}
+|---|---|---|{before_rule}
+{rows}
 """
 
 _WHAT = {
     "target": "It was grown from {first} layers while it trained.",
+    "onward": "It goes on from `{start}`.",
     "draft": "It was distilled from the target's own continuations and scores.",
 }
 
@@ -94,12 +107,6 @@ def _card(
 ) -> str:
     config = model.config
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    rows = [
-        f"| {name} | {a['prompts']} | {a['loops']} | {share(a['top1'])} | {share(a['top2'])} "
-        f"| {share(a['top4'])} | {a['tokens_per_step'] or 0:.2f} | {share(a['repeated'])} "
-        f"| {share(a['fresh_top1'])} | {a['opening_tokens_per_step'] or 0:.2f} |"
-        for name, a in record["agreement"].items()
-    ]
     return _CARD.format(
         role=role,
         title=title,
@@ -110,15 +117,51 @@ def _card(
         intermediate=config.intermediate_size,
         context=config.max_position_embeddings,
         vocabulary=config.vocab_size,
-        what=_WHAT[role].format(first=record["first_layers"]),
+        what=_what(role, record),
         corpus=record["corpus"]["description"],
         licence=record["corpus"]["licence"],
         command=record["command"],
         date=record["date"],
         versions=versions,
-        target_loss=record["held_out_loss"]["target"],
-        draft_loss=record["held_out_loss"]["draft"],
-        new=new_tokens,
+        losses=", ".join(f"{who} {loss:.3f}" for who, loss in record["held_out_loss"].items()),
+        figures=_agreement(record, new_tokens) + _exits(record),
+    )
+
+
+def _what(role: str, record: dict[str, Any]) -> str:
+    start = record["recipe"].get("start")
+    kind = "onward" if role == "target" and start else role
+    return _WHAT[kind].format(first=record["first_layers"], start=start)
+
+
+def _agreement(record: dict[str, Any], new_tokens: int) -> str:
+    if "agreement" not in record:
+        return ""
+    rows = [
+        f"| {name} | {a['prompts']} | {a['loops']} | {share(a['top1'])} | {share(a['top2'])} "
+        f"| {share(a['top4'])} | {a['tokens_per_step'] or 0:.2f} | {share(a['repeated'])} "
+        f"| {share(a['fresh_top1'])} | {a['opening_tokens_per_step'] or 0:.2f} |"
+        for name, a in record["agreement"].items()
+    ]
+    return _AGREEMENT.format(new=new_tokens, rows="\n".join(rows))
+
+
+def _exits(record: dict[str, Any]) -> str:
+    if "exits" not in record:
+        return ""
+    tables = [record["exits"][when] for when in ("trained", "before") if when in record["exits"]]
+    rows = [
+        f"| {line[0]['layer']} |"
+        + "".join(f" {one['loss']:.3f} | {share(one['agreement'])} |" for one in line)
+        for line in zip(*tables, strict=True)
+    ]
+    before = len(tables) > 1
+    recipe = record["recipe"]["exits"]
+    return _EXITS.format(
+        dropout=recipe["layer_dropout"],
+        weight=recipe["exit_loss"],
+        before_head=" | loss before | agreed before |" if before else " |",
+        before_rule="---|---|" if before else "",
         rows="\n".join(rows),
     )
 

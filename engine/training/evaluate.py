@@ -9,6 +9,7 @@ from transformers import LlamaForCausalLM
 
 from engine.training.agreement import held_out_loss, measure_prompt, summarise
 from engine.training.corpus import Split
+from engine.training.exits import measure_exits
 from engine.training.prepare import Prepared
 from engine.training.progress import OnProgress, PairProgress
 from engine.training.prompts import WORKLOADS, choose_prompts
@@ -44,6 +45,17 @@ def evaluate_pair(
             "draft": held_out_loss(draft, prepared.held_out),
         },
         "agreement": agreement,
+    }
+
+
+def evaluate_exits(
+    target: LlamaForCausalLM, start: LlamaForCausalLM | None, prepared: Prepared
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the figures of every exit, and those of the model that training began with."""
+    models = {"trained": target} | ({"before": start.eval()} if start is not None else {})
+    return {
+        when: [figures._asdict() for figures in measure_exits(model, prepared.held_out)]
+        for when, model in models.items()
     }
 
 

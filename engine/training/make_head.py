@@ -16,6 +16,7 @@ from typing import Any
 from engine.heads import head_kind
 from engine.heads.files import save_head
 from engine.models import LoadedModel, load_model
+from engine.training.account import corpus_account
 from engine.training.card import stamp
 from engine.training.claims import discard, same_claim
 from engine.training.corpus import SourceFile, read_standard_library, read_texts, split
@@ -24,7 +25,6 @@ from engine.training.heads_log import FILE, HeadLog
 from engine.training.heads_ngram import ngram_accuracy
 from engine.training.heads_run import FINAL_FACTOR, train_head
 from engine.training.heads_text import encode_corpus, write_text
-from engine.training.pair import corpus_account
 from engine.training.progress import (
     OnProgress,
     PairProgress,

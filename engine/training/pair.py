@@ -3,6 +3,9 @@
 Every phase keeps what it has done in the work folder and is skipped or taken up on the next call,
 so a run can be interrupted anywhere. The draft learns from the target as it is saved, rounded to
 half precision.
+
+A recipe may go on from a trained target (`start`), train one that can leave early (`exits`), and
+leave the draft out (`draft`).
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,19 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from engine.training.card import PYTHON_LICENCE, write_cards
+from engine.training.account import corpus_account, trained
+from engine.training.agreement import held_out_loss
+from engine.training.card import write_cards
 from engine.training.checkpoint import load_checkpoint
 from engine.training.claims import discard, same_claim
 from engine.training.corpus import SourceFile, Split, read_standard_library, read_texts, split
 from engine.training.distill import DistillRecipe, distill
-from engine.training.evaluate import evaluate_pair
+from engine.training.evaluate import evaluate_exits, evaluate_pair
+from engine.training.exits import NO_EXITS, ExitRecipe
 from engine.training.models import DRAFT_SHAPE, TARGET_SHAPE, ModelShape, place
 from engine.training.prepare import Prepared, prepare
 from engine.training.progress import Budget, OnProgress, PairProgress, ShouldStop
+from engine.training.start import DECAY, PEAK, STAGES, Start, load_start
 from engine.training.store import TeacherStore, fill_store
 from engine.training.target import TargetData, TargetRecipe, train_target
 from engine.training.teacher import TeacherRecipe, teach
@@ -47,6 +53,12 @@ class PairRecipe:
     draft_shape: ModelShape = DRAFT_SHAPE
     vocab_size: int = 4096
     context: int = 2048
+    start: str | None = None
+    """A target to go on from, with its tokenizer and shape: embedded name, folder or hub id."""
+    exits: ExitRecipe = NO_EXITS
+    """Layer dropout and early-exit loss of the target."""
+    draft: bool = True
+    """Whether a draft is made; without one the target's folder is named NAME."""
     texts: tuple[Path, ...] = ()
     """Files or folders to train on; the standard library when there are none."""
     device: str = "cpu"
@@ -75,8 +87,19 @@ def train_pair(
 
     Raises:
         TrainingStopped: `should_stop` said so; the same call goes on where this one ended.
-        ValueError: the corpus is unusable, or `work_dir` belongs to another recipe.
+        ValueError: the corpus or the model to go on from is unusable, or `work_dir` belongs to
+            another recipe.
+        UserError: the model to go on from cannot be loaded.
     """
+    start = load_start(recipe.start, device=recipe.device) if recipe.start else None
+    if start is not None:
+        recipe = dataclasses.replace(
+            recipe,
+            start=start.name,
+            target_shape=start.shape,
+            vocab_size=len(start.tokenizer),
+            context=start.context,
+        )
     on_progress(PairProgress(phase="corpus", fraction=0.0, message="reading sources"))
     parts = split(_read_corpus(recipe))
     on_progress(PairProgress(phase="tokenizer", fraction=0.0, message="training and encoding"))
@@ -86,10 +109,11 @@ def train_pair(
         vocab_size=recipe.vocab_size,
         context=recipe.context,
         seed=recipe.seed,
+        tokenizer=start.tokenizer if start else None,
     )
-    if not same_claim(work_dir, "target", _target_key(recipe)):
+    if not same_claim(work_dir, "target", _target_key(recipe, start)):
         raise ValueError(
-            f"{work_dir} holds a target of another shape or seed; "
+            f"{work_dir} holds a target of another shape, seed, beginning or exit training; "
             "choose another --work-dir or start over with --no-resume"
         )
     calls: dict[str, Any] = {"on_progress": on_progress, "should_stop": should_stop}
@@ -102,19 +126,28 @@ def train_pair(
             prepared.tokenizer.eos_token_id,
         ),
         checkpoint=work_dir / "target.pt",
+        start=start.model if start else None,
         **calls,
     )
-    folders = {role: out / f"{name}-{role}" for role in ("target", "draft")}
+    folders = {"target": out / (f"{name}-target" if recipe.draft else name)}
     target = reload(target, prepared.tokenizer, folders["target"], device=recipe.device)
-    draft = make_draft(recipe, target, prepared, work_dir=work_dir, **calls)
-    draft = reload(draft, prepared.tokenizer, folders["draft"], device=recipe.device)
-    figures = evaluate_pair(
-        target, draft, prepared, parts, new_tokens=recipe.evaluate_tokens, on_progress=on_progress
-    )
+    models = {"target": target}
+    if recipe.draft:
+        draft = make_draft(recipe, target, prepared, work_dir=work_dir, **calls)
+        folders["draft"] = out / f"{name}-draft"
+        models["draft"] = reload(draft, prepared.tokenizer, folders["draft"], device=recipe.device)
+        figures = evaluate_pair(
+            target, models["draft"], prepared, parts, new_tokens=recipe.evaluate_tokens,
+            on_progress=on_progress,
+        )  # fmt: skip
+    else:
+        figures = {"held_out_loss": {"target": held_out_loss(target, prepared.held_out)}}
+    if recipe.exits:
+        figures["exits"] = evaluate_exits(target, start and start.model, prepared)
     return write_cards(
         folders,
         figures=figures,
-        models={"target": target, "draft": draft},
+        models=models,
         training=_account(recipe, parts, prepared, work_dir),
         command=command,
         new_tokens=recipe.evaluate_tokens,
@@ -166,18 +199,33 @@ def make_draft(
 
 def target_recipe(recipe: PairRecipe) -> TargetRecipe:
     """Return the target's part of the recipe."""
+    going_on: dict[str, Any] = {}
+    if recipe.start:
+        windows = tuple(s._replace(length=min(s.length, recipe.context)) for s in STAGES)
+        going_on = {
+            "first_layers": recipe.target_shape.layers,
+            "peak": PEAK,
+            "decay": DECAY,
+            "stages": windows,
+        }
     return TargetRecipe(
         budget=recipe.target_budget,
         shape=recipe.target_shape,
         context=recipe.context,
         seed=recipe.seed,
         device=recipe.device,
-        **recipe.target_options,
+        exits=recipe.exits,
+        **going_on | recipe.target_options,
     )
 
 
-def _target_key(recipe: PairRecipe) -> dict[str, Any]:
-    return {**dataclasses.asdict(recipe.target_shape), "seed": recipe.seed}
+def _target_key(recipe: PairRecipe, start: Start | None) -> dict[str, Any]:
+    """What a work folder's target is told by. What is left at nothing is left out: older folders
+    know nothing of it."""
+    key = {**dataclasses.asdict(recipe.target_shape), "seed": recipe.seed}
+    if start is not None:
+        key["start"] = start.content_hash
+    return key | (dataclasses.asdict(recipe.exits) if recipe.exits else {})
 
 
 def reload(
@@ -223,36 +271,20 @@ def _account(
     recipe: PairRecipe, parts: Split, prepared: Prepared, work_dir: Path
 ) -> dict[str, Any]:
     """Return what went into the pair, for the card."""
-    target = load_checkpoint(work_dir / "target.pt") or {}
-    draft = load_checkpoint(work_dir / "draft.pt") or {}
-    store = TeacherStore(work_dir / "teacher")
-    return {
+    account: dict[str, Any] = {
         "first_layers": target_recipe(recipe).layers_at_first,
         "corpus": corpus_account(
             parts, num_tokens=len(prepared.train), from_library=not recipe.texts
         ),
         "recipe": json.loads(json.dumps(dataclasses.asdict(recipe), default=str)),
-        "target_training": {key: target.get(key) for key in ("tokens", "steps", "seconds", "loss")},
-        "teacher": {"tokens": store.tokens, "seconds": store.seconds, "shards": len(store)},
-        "draft_training": {key: draft.get(key) for key in ("tokens", "steps", "seconds", "loss")},
+        "target_training": trained(work_dir / "target.pt"),
     }
-
-
-def corpus_account(
-    parts: Split, *, num_tokens: int, unit: str = "tokens", from_library: bool
-) -> dict[str, Any]:
-    """Return what the text was, for a card; `num_tokens` are those to train on."""
-    tests = [file for file in parts.train if file.is_test]
-    return {
-        "description": (
-            f"The sources of Python {platform.python_version()}'s standard library with its "
-            f"tests: {len(parts.train)} files ({len(tests)} of them tests), "
-            f"{num_tokens:,} {unit}; {len(parts.held_out)} files held out."
-            if from_library
-            else f"{len(parts.train)} files given with --text, {num_tokens:,} {unit}."
-        ),
-        "licence": PYTHON_LICENCE if from_library else "That of the text it was trained on.",
-        "train_files": len(parts.train),
-        "train_tokens": num_tokens,
-        "held_out_files": [file.path for file in parts.held_out],
-    }
+    if recipe.draft:
+        store = TeacherStore(work_dir / "teacher")
+        account["teacher"] = {
+            "tokens": store.tokens,
+            "seconds": store.seconds,
+            "shards": len(store),
+        }
+        account["draft_training"] = trained(work_dir / "draft.pt")
+    return account

@@ -3,21 +3,26 @@
 Economy for a CPU: half the layers for the first part of the budget, then each is duplicated
 (`stack_layers`); short windows first, the full length at the end; Muon; and a learning rate that
 falls to zero exactly when the budget ends. The last part sees the corpus's best share only.
+
+A target may go on from one that is trained (`start`), and may learn to leave early (`exits`).
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from engine.training.batches import BatchSampler, TokenArray
+from engine.training.exits import NO_EXITS, ExitRecipe, exit_losses
 from engine.training.loop import Meter, run_to_end
 from engine.training.models import (
     TARGET_SHAPE,
@@ -58,6 +63,8 @@ class TargetRecipe:
     """Share of the budget over which the learning rate falls to zero."""
     matrix_lr: float = 0.02
     adam_lr: float = 0.004
+    peak: float = 1.0
+    """Share of these rates that is reached; less of them does for a target that is trained."""
     weight_decay: float = 0.05
     clip: float = 1.0
     micro_tokens: int = 2048
@@ -69,6 +76,8 @@ class TargetRecipe:
     device: str = "cpu"
     phase: str = "target"
     """What progress calls it."""
+    exits: ExitRecipe = NO_EXITS
+    """Layer dropout and early-exit loss."""
     compile_layers: bool = False
     checkpoint_seconds: float = 120.0
 
@@ -95,15 +104,19 @@ def train_target(
     data: TargetData,
     *,
     checkpoint: Path,
+    start: LlamaForCausalLM | None = None,
     on_progress: OnProgress = lambda _: None,
     should_stop: ShouldStop = lambda: False,
 ) -> LlamaForCausalLM:
     """Train a target and return it; takes up `checkpoint` where one lies there.
 
+    `start` is a model of the recipe's shape to go on from, which stays as it is; without one the
+    recipe begins with untrained weights.
+
     Raises:
         TrainingStopped: `should_stop` said so; the checkpoint is up to date.
     """
-    run = _TargetRun(recipe, data)
+    run = _TargetRun(recipe, data, start)
     run_to_end(
         run,
         checkpoint=checkpoint,
@@ -118,16 +131,20 @@ def train_target(
 class _TargetRun:
     """A training run between two steps; everything in it goes into the checkpoint."""
 
-    def __init__(self, recipe: TargetRecipe, data: TargetData) -> None:
-        self.recipe, self.data = recipe, data
-        shallow = dataclasses.replace(recipe.shape, layers=recipe.layers_at_first)
-        model = build_model(
-            shallow,
-            vocab_size=data.vocab_size,
-            context=recipe.context,
-            end_of_text=data.end_of_text,
-            seed=recipe.seed,
-        )
+    def __init__(
+        self, recipe: TargetRecipe, data: TargetData, start: LlamaForCausalLM | None
+    ) -> None:
+        self.recipe, self.data, self.goes_on = recipe, data, start is not None
+        if start is not None:
+            model = copy.deepcopy(start).requires_grad_(True)  # loaded models take none
+        else:
+            model = build_model(
+                dataclasses.replace(recipe.shape, layers=recipe.layers_at_first),
+                vocab_size=data.vocab_size,
+                context=recipe.context,
+                end_of_text=data.end_of_text,
+                seed=recipe.seed,
+            )
         self._adopt(place(model, recipe.device))
         self.main = BatchSampler(data.main, seed=recipe.seed)
         self.anneal = BatchSampler(data.anneal, seed=recipe.seed + 1)
@@ -144,9 +161,8 @@ class _TargetRun:
         batch = sampler.draw(rows=stage.rows * factor, length=stage.length).to(recipe.device)
         begun = time.monotonic()
         loss = self._backward(batch)
-        self.optimisers.step(
-            scale=trapezoid(fraction, warmup=recipe.warmup, decay=recipe.decay), clip=recipe.clip
-        )
+        schedule = trapezoid(fraction, warmup=recipe.warmup, decay=recipe.decay)
+        self.optimisers.step(scale=recipe.peak * schedule, clip=recipe.clip)
         self.meter.note(
             loss=loss, tokens=batch.size(0) * stage.length, seconds=time.monotonic() - begun
         )
@@ -180,14 +196,32 @@ class _TargetRun:
         if batch.is_cuda:
             rows = batch.size(0)
         total = 0.0
+        # Seeded by the step, so that a run which is taken up leaves out the same layers.
+        draws = np.random.default_rng([self.recipe.seed, self.meter.steps])
         for part in batch.split(rows):
-            with precision(self.recipe.device):
-                logits = self.model(part[:, :-1], use_cache=False).logits
-            loss = functional.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten())
-            loss = loss * (part.size(0) / batch.size(0))
-            loss.backward()
-            total += float(loss.detach())
+            loss, shown = self._losses(part, draws)
+            share = part.size(0) / batch.size(0)
+            (loss * share).backward()
+            total += float(shown.detach() * share)
         return total
+
+    def _losses(self, part: Tensor, draws: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """The loss to go down, and the full model's own."""
+        if self.recipe.exits:
+            # Training anew begins without dropout, which grows exponentially over the budget.
+            curriculum = 1.0 if self.goes_on else 2**self.meter.fraction - 1
+            return exit_losses(
+                self.model,
+                part,
+                self.recipe.exits,
+                step=self.meter.steps,
+                draws=draws,
+                curriculum=curriculum,
+            )
+        with precision(self.recipe.device):
+            logits = self.model(part[:, :-1], use_cache=False).logits
+        loss = functional.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten())
+        return loss, loss
 
     def _deepen(self) -> None:
         if self.model.config.num_hidden_layers != self.recipe.shape.layers:

@@ -21,12 +21,13 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.models import LoadedModel, load_model
 from engine.text import REPLACEMENT, decode
+from engine.training.account import corpus_account
 from engine.training.batches import TokenArray
 from engine.training.checkpoint import load_checkpoint
 from engine.training.claims import discard, same_claim
 from engine.training.corpus import Split, read_standard_library, read_texts, split
 from engine.training.models import DRAFT_SHAPE, ModelShape
-from engine.training.pair import corpus_account, reload
+from engine.training.pair import reload
 from engine.training.prepare import Prepared, prepare
 from engine.training.progress import Budget, OnProgress, PairProgress, ShouldStop
 from engine.training.spelling import evaluate_text_draft
