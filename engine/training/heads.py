@@ -132,7 +132,8 @@ class HeadRecipe:
     clip: float = 1.0
     """Largest norm of a step's gradient."""
     dtype: str = "float32"
-    """`bfloat16`: autocast for target and head; weights and their averages stay float32."""
+    """`bfloat16`: the target's weights and the head's products; its weights, their averages and all
+    sums over the vocabulary stay float32."""
     seed: int = 0
     device: str = "cpu"
     evaluate_every: float = 0.05

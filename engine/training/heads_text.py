@@ -21,7 +21,6 @@ from engine.ngram import vocabulary_hash
 from engine.training.batches import BatchSampler, TokenArray, encode_files
 from engine.training.corpus import SourceFile, Split, shuffled
 from engine.training.heads import HeadRecipe
-from engine.training.heads_data import mixed_precision
 from engine.training.progress import Budget, OnProgress, ShouldStop
 from engine.training.store import TeacherStore, fill_store
 from engine.training.teacher import ScoredRows, write_rollouts
@@ -134,15 +133,14 @@ def _rollouts(
     prompt = max(1, recipe.length // share)
     seed = recipe.seed * 1_000_003 + shard
     prompts = BatchSampler(corpus, seed=seed).draw(rows=_ROLLOUTS, length=prompt)[:, :-1]
-    with mixed_precision(recipe):
-        return write_rollouts(
-            target.model,
-            prompts.to(target.device),
-            new_tokens=recipe.length - prompt + 1,
-            temperature=temperature,
-            top=1,
-            generator=torch.Generator(device=target.device).manual_seed(seed),
-        )
+    return write_rollouts(
+        target.model,
+        prompts.to(target.device),
+        new_tokens=recipe.length - prompt + 1,
+        temperature=temperature,
+        top=1,
+        generator=torch.Generator(device=target.device).manual_seed(seed),
+    )
 
 
 def _library(files: Sequence[SourceFile]) -> Sequence[SourceFile]:

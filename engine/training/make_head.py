@@ -81,7 +81,7 @@ def make_head(
         UserError: the target cannot be loaded, or the options make no head for it.
     """
     objective_class = head_kind(job.kind).objective_class()
-    target = load_model(job.target, dtype="float32", device=job.recipe.device)
+    target = load_model(job.target, dtype=job.recipe.dtype, device=job.recipe.device)
     try:
         objective: Objective = objective_class(target, **job.options)
     except TypeError as error:
