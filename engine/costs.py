@@ -23,6 +23,8 @@ from engine.runner import Nodes, TreeRunner
 _QUICK_ROUNDS = 6
 _SIZES = (*range(1, 13), 14, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 _SHORT_CONTEXT = 32
+#: children of one root in a pass that shows what lopsided trees cost, and what it costs at least
+_LOPSIDED, _LEAST_MS = 5, 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,9 @@ class PairCost(NamedTuple):
 
     target: PassCost
     draft: PassCost
+    #: of several slots: what a target pass takes longer for each node by which the widest tree is
+    #: wider than the others, since attention is padded to it; a column for one node
+    wider: PassCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,8 @@ def measure(
     turns = max(len(target_nodes), len(draft_nodes))
     ms_target = np.full((rounds, len(contexts), turns), np.nan)
     ms_draft = np.full((rounds, len(contexts), turns), np.nan)
+    ms_wider = np.full((rounds, len(contexts), 1), np.nan)
+    lopsided = min(_LOPSIDED, target.max_tree - 1) if target.num_slots > 1 else 0
     total, done = rounds * len(contexts), 0
     for at, context in enumerate(contexts):
         with _prefixes((target, draft), context):
@@ -165,21 +172,28 @@ def measure(
                     size = draft_nodes[turn % len(draft_nodes)]
                     both = _time(draft, size, anywhere=True) + _time(draft, size, anywhere=True)
                     ms_draft[number, at, turn] = both / 2
+                if lopsided > 1:
+                    size = target.num_slots + lopsided
+                    more = _time(target, size, lopsided=True) - _time(target, size)
+                    ms_wider[number, at, 0] = max(more / (lopsided - 1), _LEAST_MS)
                 done += 1
                 on_progress(done / total)
     return PairCost(
         _undisturbed(ms_target, target_nodes, contexts),
         _undisturbed(ms_draft, draft_nodes, contexts),
+        _undisturbed(ms_wider, (1,), contexts, quantile=0.5) if lopsided > 1 else None,
     )
 
 
-def _undisturbed(ms: np.ndarray, nodes: Sequence[int], contexts: Sequence[int]) -> PassCost:
+def _undisturbed(
+    ms: np.ndarray, nodes: Sequence[int], contexts: Sequence[int], *, quantile: float = 0.25
+) -> PassCost:
     """Quartiles over rounds (the first one left out) and over the turns of the same size."""
     counted = ms[1:] if len(ms) > 1 else ms
     rows = []
     for at in range(len(contexts)):
         turns = (counted[:, at, turn :: len(nodes)] for turn in range(len(nodes)))
-        rows.append(tuple(float(np.quantile(readings, 0.25)) for readings in turns))
+        rows.append(tuple(float(np.quantile(readings, quantile)) for readings in turns))
     return PassCost(tuple(nodes), tuple(contexts), tuple(rows))
 
 
@@ -196,10 +210,13 @@ def _prefixes(runners: Sequence[TreeRunner], context: int) -> Iterator[None]:
             runner.release(slot)
 
 
-def _time(runner: TreeRunner, size: int, *, anywhere: bool = False) -> float:
+def _time(
+    runner: TreeRunner, size: int, *, anywhere: bool = False, lopsided: bool = False
+) -> float:
     """Milliseconds of one pass over roots and their children, as even over the slots as can be.
 
-    Of fewer nodes than slots the last slot has one, where they may be anywhere.
+    Of fewer nodes than slots the last slot has one, where they may be anywhere. Lopsided, the first
+    slot has all that are more than one of each.
     """
     used = min(size, runner.num_slots)
     each, over = divmod(size, used)
@@ -207,6 +224,8 @@ def _time(runner: TreeRunner, size: int, *, anywhere: bool = False) -> float:
     for at in range(used):
         slot = runner.num_slots - used + at if anywhere else at
         count = each + (at < over)
+        if lopsided:
+            count = 1 + (size - used) * (at == 0)
         nodes[slot] = Nodes([0] * count, [-1, *[0] * (count - 1)])
     start = perf_counter()
     found = runner.forward(nodes)

@@ -74,16 +74,28 @@ class Pace:
 
     def __init__(self) -> None:
         self._now, self._usual = _Speed(_DECAY), _Speed(_DECAY_USUAL)
+        #: of a step's first draft pass, which all requests share, and of the narrow ones behind it
+        self._passes = _Ratio(_DECAY_USUAL), _Ratio(_DECAY_USUAL)
+        #: what the last step took, milliseconds; None where others had the machine in between
+        self.took_ms: float | None = None
         self._began: float | None = None
         self._ended = 0.0
         self._drafted = 0.0
         self._expected: tuple[float, float] | None = None
 
-    @property
-    def draft_scale(self) -> float:
-        """How much slower drafting is than measured, by how much slower the rest of a step is."""
+    def draft_scale(self, *, later: bool = False) -> float:
+        """How much slower a draft pass is than measured, by how much slower the rest of a step is.
+
+        Of a step's first pass, or of a later one.
+        """
         least, most = _SCALES
-        return min(max(self._usual.draft / self._usual.rest, least), most)
+        known = self._passes[later] if self._passes[later].known else self._usual
+        slower = known.value if isinstance(known, _Ratio) else known.draft
+        return min(max(slower / self._usual.rest, least), most)
+
+    def pass_took(self, took_ms: float, expected_ms: float, *, later: bool) -> None:
+        """One draft pass, with the choices around it."""
+        self._passes[later].learn(took_ms, expected_ms)
 
     def expected_ms(self, draft_ms: float, rest_ms: float) -> float:
         """A step's wall time at this pace, from the measured times of its two parts."""
@@ -96,6 +108,7 @@ class Pace:
     def step_begins(self) -> None:
         """The last step is over; learn from it."""
         now = perf_counter()
+        self.took_ms = None
         if self._began is not None and self._expected is not None:
             draft_ms, rest_ms = self._expected
             took = now - self._began
@@ -104,6 +117,7 @@ class Pace:
             rest = (took - self._drafted) * 1e3
             for speed in (self._now, self._usual):
                 speed.learn((self._drafted * 1e3, draft_ms), (rest, rest_ms))
+            self.took_ms = took * 1e3
         self._began, self._expected = now, None
 
     def verdict_comes(self) -> None:

@@ -26,7 +26,9 @@ class Worth:
     `target_ms` and `draft_ms` are pass times by nodes, index 0 unused. `active` requests are in the
     batch: so many nodes are scored whatever is drafted, and nodes of all of them compete.
     `pass_ms`, `each_ms` and `rest_ms` are what comes on top per draft pass, per further request in
-    it, and per step, plain and drafted; `draft_scale` how many times slower drafting is by now;
+    it, and per step, plain and drafted; `draft_scale` and `later_scale` how many times slower the
+    first draft pass of a step and each later one is by now; `wider_ms` what a target pass takes
+    longer for each node by which the widest tree grows;
     `rate` the tokens per millisecond of late. Beyond `most` nodes in all none is drafted.
     """
 
@@ -41,15 +43,19 @@ class Worth:
         each_ms: float = 0.0,
         rest_ms: tuple[float, float] = (0.0, 0.0),
         draft_scale: float = 1.0,
+        later_scale: float | None = None,
+        wider_ms: float = 0.0,
         rate: float = 0.0,
     ) -> None:
         self.target_ms = target_ms
         self._draft_ms, self._pass_ms, self._each_ms = draft_ms, pass_ms, each_ms
         self._active = active
-        self.draft_scale = draft_scale
+        self._scales = (draft_scale, draft_scale if later_scale is None else later_scale)
         self.plain_ms = target_ms[active] + rest_ms[0]
         self.rate = max(rate, active / self.plain_ms)
         self._most = min(most, len(target_ms) - 1 - active)
+        #: what the widest tree costs for each of its nodes beyond a first, in tokens
+        self.wider_ms, self.wider = wider_ms, self.rate * wider_ms
         #: what so many drafted nodes cost beside the draft passes, in tokens
         dearer = rest_ms[1] - rest_ms[0]
         scored = target_ms[active + 1 : active + self._most + 1]
@@ -59,14 +65,20 @@ class Worth:
         counts = np.arange(1, len(self._cost_N))
         self.least = float((self._costs[1:] / counts).min()) if len(counts) else 1.0
 
+    def scale(self, *, later: bool) -> float:
+        """How many times slower than measured a step's first or later draft pass is."""
+        return self._scales[later]
+
     def draft_pass_ms(self, rows: int, requests: int = 1) -> float:
         """A draft pass over so many rows of so many requests, what comes on top included."""
         model = self._draft_ms[min(rows, len(self._draft_ms) - 1)]
         return model + self._pass_ms + self._each_ms * (requests - 1)
 
-    def _pass_cost(self, rows: int, nodes: int) -> float:
+    def _pass_cost(self, rows: int, nodes: int, *, later: bool = False) -> float:
+        """In tokens; a later pass makes the widest tree wider."""
         requests = min(nodes, self._active)
-        return self.rate * self.draft_scale * self.draft_pass_ms(rows, requests)
+        ms = self._scales[later] * self.draft_pass_ms(rows, requests)
+        return self.rate * ms + self.wider * later
 
     def best(self, reach: Sequence[float]) -> tuple[float, int]:
         """What the best of these nodes are worth over none, and how many those are.
@@ -104,7 +116,7 @@ class Worth:
         tried = _counts(len(hopes))
         found = self._hoped(so_far, hopes, tried)
         for count, hoped in zip(tried, found, strict=True):
-            worth = hoped - self._pass_cost(sum(rows[:count]) or count, count)
+            worth = hoped - self._pass_cost(sum(rows[:count]) or count, count, later=bool(so_far))
             if worth > best:
                 best, width = worth, count
         if width == 0 and levels > 1:
@@ -144,12 +156,12 @@ class Worth:
         above = so_far[0] if so_far else 1.0
         fading = min(hopes[0] / above, 1.0) if above else 0.0
         hoped, here = list(so_far), list(hopes)
-        cost = self._pass_cost(rows, len(here))
+        cost = self._pass_cost(rows, len(here), later=bool(so_far))
         for _ in range(levels):
             hoped = sorted([*hoped, *here], reverse=True)
             if self.best(hoped)[0] - cost > best:
                 return True
-            cost += self._pass_cost(len(here), len(here))
+            cost += self._pass_cost(len(here), len(here), later=True)
             here = [hope * fading for hope in here]
         return False
 
@@ -157,19 +169,23 @@ class Worth:
         """Whether a chain would pay if all of it were accepted: else nothing ever will."""
         cost = 0.0
         for depth in range(1, min(levels, self._most) + 1):
-            cost += self._pass_cost(1, 1)
+            cost += self._pass_cost(1, 1, later=depth > 1)
             if depth - self._cost_N[depth] > cost:
                 return True
         return False
 
-    def probe_pays(self, silent: int, levels: int, *, share: float, rows: int = 1) -> bool:
+    def probe_pays(
+        self, silent: int, levels: int, *, share: float, rows: int = 1, nodes: int = 1
+    ) -> bool:
         """Whether after `silent` plain steps a probe costs at most this share of their time.
 
-        Its draft pass takes along so many rows that the draft model has not seen.
+        It scores so many nodes, and its draft pass takes along so many rows that the draft model
+        has not seen.
         """
         if levels < 1 or self._most < 1 or not self.could_pay(levels):
             return False
-        dearer = (self._cost_N[1] + self._pass_cost(rows, 1)) / self.rate
+        nodes = min(nodes, self._most)
+        dearer = (self._cost_N[nodes] + self._pass_cost(rows, nodes)) / self.rate
         return dearer <= share * silent * self.plain_ms
 
 

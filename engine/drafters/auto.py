@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from engine.calibration import Calibration, kind_of
 from engine.costs import Known, PairCost, contexts_up_to, measure, sizes_up_to
+from engine.depths import Depths
 from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.model_drafter import PENDING_ROWS, ModelDrafter, Policy, deepest
 from engine.growth import Chooser, Growth, Row
@@ -150,11 +152,14 @@ class AutoDrafter(ModelDrafter):
         self.setting = known.said if known.profile else f"costs measured in place: {known.said}"
         self.pace = Pace()
         self._alone = context.target.num_slots == 1  # predictions are of a request by itself
-        self._tables: dict[int, tuple[list[float], list[float]]] = {}
+        self._tables: dict[int, tuple[list[float], list[float], float]] = {}
         self._rates: dict[int, _Rate] = {}  # by requests in the batch
+        self._depths: dict[int, Depths] = {}  # likewise
+        self._last_active = 0
         self._luck: dict[int, _Luck] = {}
-        self._silent: dict[int, int] = {}  # steps since a request last drafted
-        self._draft_ms = 0.0  # of the passes of this step, as measured
+        self._silent = 0  # steps since a request last drafted
+        self._draft_ms = 0.0  # of the passes of this step, as measured beforehand
+        self._slowed_ms = 0.0  # the same at the pace of the machine by now
         self._probing = False
         self._worth: Worth
         self._last: TokenTree | None = None
@@ -182,20 +187,20 @@ class AutoDrafter(ModelDrafter):
     def admit(self, sequence: Sequence) -> None:
         super().admit(sequence)
         self._luck[sequence.slot] = _Luck()
-        self._silent[sequence.slot] = _CREDIT
+        self._silent = max(self._silent, _CREDIT)
         self.pace.interrupted()
 
     def release(self, slot: int) -> None:
         super().release(slot)
         self._luck.pop(slot, None)
-        self._silent.pop(slot, None)
         self.pace.interrupted()
 
     # -- a step --------------------------------------------------------------------------------
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         self.pace.step_begins()
-        self._draft_ms = 0.0
+        self._tell_depths(len(sequences))
+        self._draft_ms = self._slowed_ms = 0.0
         worth = self._worth = self._worth_now(sequences)
         trees = super().propose(sequences)
         active = len(trees)
@@ -204,14 +209,25 @@ class AutoDrafter(ModelDrafter):
                 tree.expected_tokens = 1.0
         tokens = sum(tree.expected_tokens for tree in trees)
         nodes = sum(tree.num_nodes for tree in trees)
+        self._silent = 0 if nodes > active else self._silent + 1
         rest_ms = worth.target_ms[nodes] + _rest_ms(active, drafted=nodes > active)
+        rest_ms += worth.wider_ms * max(max(tree.num_nodes for tree in trees) - 2, 0)
         draft_ms = self._draft_ms
-        self._rates[active].learn(tokens, draft_ms * worth.draft_scale + rest_ms)
+        self._rates[active].learn(tokens, self._slowed_ms + rest_ms)
+        self._depths[active].drafted(tokens)
         if self._alone:
             self._last = tree = trees[0]
             tree.expected_ms = self.pace.expected_ms(draft_ms, rest_ms)
         self.pace.drafting_ends(draft_ms, rest_ms)
         return trees
+
+    def _tell_depths(self, active: int) -> None:
+        """What the last step took goes to the depths tried with as many requests."""
+        if self._last_active and self.pace.took_ms is not None:
+            self._depths[self._last_active].took(self.pace.took_ms)
+        self._last_active = active
+        if active not in self._depths:
+            self._depths[active] = Depths(self._bounds.depth if active > 1 else 0)
 
     def _worth_now(self, sequences: list[Sequence]) -> Worth:
         """Costs at this context, and what time is worth."""
@@ -223,8 +239,9 @@ class AutoDrafter(ModelDrafter):
             self._tables[at] = (
                 self._costs.target.at(context, most).tolist(),
                 self._costs.draft.at(context, slots * PENDING_ROWS).tolist(),
+                float(self._costs.wider.at(context, 1)[1]) if self._costs.wider else 0.0,
             )
-        target_ms, draft_ms = self._tables[at]
+        target_ms, draft_ms, wider_ms = self._tables[at]
         active = len(sequences)
         return Worth(
             target_ms,
@@ -233,7 +250,9 @@ class AutoDrafter(ModelDrafter):
             pass_ms=PASS_MS,
             each_ms=EACH_MS,
             rest_ms=(_rest_ms(active, drafted=False), _rest_ms(active, drafted=True)),
-            draft_scale=self.pace.draft_scale,
+            draft_scale=self.pace.draft_scale(),
+            later_scale=self.pace.draft_scale(later=True),
+            wider_ms=wider_ms if active > 1 else 0.0,
             rate=self._rates.setdefault(active, _Rate()).value,
             most=active * self._bounds.most,
         )
@@ -248,16 +267,21 @@ class AutoDrafter(ModelDrafter):
         bidders = [self._bidder(s, growths, choosers) for s in sequences if s.slot in choosers]
         so_far: list[float] = []
         begun: dict[int, _Bidder] = {}
-        for level in range(self._bounds.depth):
-            chosen = self._chosen(bidders, so_far, self._bounds.depth - level, first=level == 0)
+        depth = self._depths[len(sequences)].now or self._bounds.depth
+        for level in range(depth):
+            start = perf_counter()
+            chosen = self._chosen(bidders, so_far, depth - level, first=level == 0)
             if not chosen:
                 break
             for bidder, _ in chosen if level == 0 else ():
                 self._catch_up(bidder.sequence.slot)
                 begun[bidder.sequence.slot] = bidder
-            self._expand_all(chosen, growths)
+            expected = self._expand_all(chosen, growths)
+            self._draft_ms += expected
+            self._slowed_ms += expected * self._worth.scale(later=level > 0)
             so_far = sorted((r for b in begun.values() for r in b.reach[1:]), reverse=True)
             bidders = [b for b in begun.values() if not self._leaves(b)]
+            self.pace.pass_took((perf_counter() - start) * 1e3, expected, later=level > 0)
         return self._awarded(begun)
 
     def _bidder(
@@ -305,20 +329,21 @@ class AutoDrafter(ModelDrafter):
         return list(wanted.values())
 
     def _probe(self, bidders: list[_Bidder], levels: int) -> list[tuple[float, _Bidder, int]]:
-        """The root of the request that was silent for longest, where a probe is due."""
+        """The roots of all, where a probe is due: the requests share its draft pass."""
+        bidders = [b for b in bidders if b.levels > 0]
         if not bidders:
             return []
-        bidder = max(bidders, key=lambda b: self._silent[b.sequence.slot])
-        slot = bidder.sequence.slot
-        rows = min(len(self._pending[slot]), PENDING_ROWS)
-        levels = min(levels, bidder.levels)
-        pays = self._worth.probe_pays(self._silent[slot], levels, share=PROBE_SHARE, rows=rows)
-        return [(bidder.hope[0], bidder, 0)] if pays else []
+        rows = sum(min(len(self._pending[b.sequence.slot]), PENDING_ROWS) for b in bidders)
+        levels = min(levels, max(b.levels for b in bidders))
+        pays = self._worth.probe_pays(
+            self._silent, levels, share=PROBE_SHARE, rows=rows, nodes=len(bidders)
+        )
+        return [(b.hope[0], b, 0) for b in bidders] if pays else []
 
     def _expand_all(
         self, chosen: list[tuple[_Bidder, list[int]]], growths: dict[int, Growth]
-    ) -> None:
-        """One draft pass over the chosen nodes of all."""
+    ) -> float:
+        """One draft pass over the chosen nodes of all; the milliseconds that it should take."""
         frontier = {bidder.sequence.slot: nodes for bidder, nodes in chosen}
         found = self._expand(growths, frontier)
         rows, top_k, least = 0, self._bounds.top_k, self._worth.least
@@ -326,7 +351,7 @@ class AutoDrafter(ModelDrafter):
             slot = bidder.sequence.slot
             rows += len(nodes) if nodes[0] else self._num_pending[slot]
             bidder.add(nodes, found[slot], self.calibration, top_k=top_k, least=least)
-        self._draft_ms += self._worth.draft_pass_ms(rows, len(chosen))
+        return self._worth.draft_pass_ms(rows, len(chosen))
 
     def _leaves(self, bidder: _Bidder) -> bool:
         """Whether the adaptive exit ends this tree."""
@@ -336,17 +361,40 @@ class AutoDrafter(ModelDrafter):
         """The nodes that stay of each tree: the best bids of all, as many as are worth scoring."""
         bids = [(chance, slot, node) for slot, b in begun.items() for chance, node in b.bids()]
         bids.sort(key=lambda bid: -bid[0])
-        count = self._worth.best([chance for chance, _, _ in bids])[1]
-        if bids and self._probing:  # made to learn from it
-            count = max(count, 1)
+        bids = self._winning(bids)
         kept: dict[int, list[int] | None] = {}
         for slot, bidder in begun.items():
-            won = [(chance, node) for chance, at, node in bids[:count] if at == slot]
+            won = [(chance, node) for chance, at, node in bids if at == slot]
             if not won:  # nobody tests what was drafted; it was not promising, which counts too
                 self._luck[slot].learn(bidder.promise())
             kept[slot] = sorted(node for _, node in won)
             bidder.growth.expected = 1.0 + sum(chance for chance, _ in won)
         return kept
+
+    def _winning(self, bids: list[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
+        """The bids (chance, slot, node) that are worth scoring, of the best first.
+
+        The widest tree is paid for by all: every width is tried, from what each would give.
+        """
+        if self._probing:  # made to learn from it: the best of each
+            first: dict[int, tuple[float, int, int]] = {}
+            for bid in bids:
+                first.setdefault(bid[1], bid)
+            return list(first.values())
+        count: dict[int, int] = {}
+        place = []  # of each bid among those of its request
+        for _, slot, _ in bids:
+            count[slot] = count.get(slot, 0) + 1
+            place.append(count[slot])
+        most = max(place, default=0)
+        best, winning = 0.0, []
+        widths = range(1, most + 1) if self._worth.wider and len(count) > 1 else [most]
+        for width in widths:
+            within = [bid for bid, at in zip(bids, place, strict=True) if at <= width]
+            worth, size = self._worth.best([chance for chance, _, _ in within])
+            if worth - self._worth.wider * (width - 1) > best:
+                best, winning = worth - self._worth.wider * (width - 1), within[:size]
+        return winning
 
     def observe(
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
@@ -357,11 +405,8 @@ class AutoDrafter(ModelDrafter):
         if self._alone and tree is not self._last:
             self.pace.interrupted()  # a step that was made without asking
         if tree.num_drafted:
-            self._silent[slot] = 0
             self._luck[slot].learn(verdict.num_accepted > 0)
             self.calibration.learn(tree, verdict)
-        else:
-            self._silent[slot] += 1
 
 
 def _rest_ms(active: int, *, drafted: bool) -> float:

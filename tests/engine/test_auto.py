@@ -9,6 +9,7 @@ import pytest
 
 from engine.calibration import PRIOR_WEIGHT, RANKS, Calibration, bin_of, kind_of
 from engine.costs import Known, PairCost, PassCost, Profile, _rising, measure
+from engine.depths import Depths
 from engine.drafters import auto
 from engine.pace import Pace
 from engine.sampling import Sampling
@@ -359,7 +360,7 @@ def test_drafting_that_takes_longer_is_dearer(clock):
     pace = Pace()
     for _ in range(300):
         make_step(pace, clock, drafting=3.0, rest=5.0)
-    assert pace.draft_scale == pytest.approx(1.5, rel=0.01)
+    assert pace.draft_scale() == pytest.approx(1.5, rel=0.01)
     assert pace.expected_ms(2.0, 5.0) == pytest.approx(8.0)
 
 
@@ -368,7 +369,7 @@ def test_a_slower_machine_moves_predictions_and_no_decision(clock):
     for number in range(300):
         slower = 3.0 if number % 2 else 1.0
         make_step(pace, clock, drafting=2.0 * slower, rest=5.0 * slower)
-    assert pace.draft_scale == pytest.approx(1.0)
+    assert pace.draft_scale() == pytest.approx(1.0)
     assert pace.expected_ms(2.0, 5.0) == pytest.approx(14.0, rel=0.1)
     assert pace.expected_ms(0.0, 5.0) == pytest.approx(10.0, rel=0.1)
     for _ in range(25):
@@ -381,7 +382,7 @@ def test_plain_steps_tell_nothing_of_drafting(clock):
     for _ in range(50):
         make_step(pace, clock, drafting=0.0, rest=10.0)
     assert pace.expected_ms(0.0, 5.0) == pytest.approx(10.0, rel=0.01)
-    assert pace.draft_scale == 1.0
+    assert pace.draft_scale() == 1.0
     assert pace.expected_ms(2.0, 5.0) == pytest.approx(14.0, rel=0.01)
 
 
@@ -408,6 +409,7 @@ def stepped(monkeypatch, target_cost: PassCost, *, batch: int, noise: float = 0.
     """Steps of requests that came together under these costs, draft passes being cheap."""
     target = tiny()
     with_costs(monkeypatch, target_cost, constant(0.5))
+    monkeypatch.setattr(auto, "Depths", lambda most: Depths(0))  # as deep as the bids say
     engine = engine_for("dynamic-tree", AUTO, target, near(target, noise=noise), batch=batch)
     for request in requests(batch, max_new_tokens=40):
         engine.add(request)
@@ -532,10 +534,53 @@ def test_costs_of_a_batch_are_by_the_nodes_of_all(monkeypatch):
 
         monkeypatch.setattr(runner, "forward", counted)
     measure(*runners, target_nodes=(1, 2, 7), draft_nodes=(1, 2, 4), contexts=(4,), rounds=1)
-    assert asked[0] == [{0: 1}, {0: 1, 1: 1}, {0: 3, 1: 2, 2: 2}]
+    even, lopsided = {0: 3, 1: 3, 2: 2}, {0: 6, 1: 1, 2: 1}
+    assert asked[0] == [{0: 1}, {0: 1, 1: 1}, {0: 3, 1: 2, 2: 2}, lopsided, even]
     drafted = [{2: 1}, {1: 1, 2: 1}, {0: 2, 1: 1, 2: 1}]
     assert asked[1] == [one for one in drafted for _ in range(2)]
     assert not any(runner.active_B.any() for runner in runners)
+
+
+def test_the_widest_tree_is_paid_for_by_all(monkeypatch):
+    """Where width is dear, the same nodes are spread over the requests."""
+    widest = {}
+    for ms in (1e-6, 40.0):
+        target = tiny()
+        costs = PairCost(linear(50.0, 0.5), constant(0.5), constant(ms))
+        monkeypatch.setattr(auto, "measure", lambda *runners, costs=costs, **how: costs)
+        monkeypatch.setattr(auto, "Depths", lambda most: Depths(0))
+        engine = engine_for("dynamic-tree", AUTO, target, near(target), batch=4)
+        for request in requests(4, max_new_tokens=60):
+            engine.add(request)
+        trees = [step.tree for _ in range(15) for step in engine.step().steps]
+        widest[ms] = max([tree.num_drafted for tree in trees])
+        assert any(tree.num_drafted for tree in trees)
+    assert widest[40.0] < 0.7 * widest[1e-6]
+
+
+def test_depths_take_turns_and_the_best_is_kept():
+    depths = Depths(6)
+    seen = []
+    for _ in range(2000):
+        depths.drafted(10.0)
+        seen.append(depths.now)
+        depths.took({1: 9.0, 2: 8.0, 3: 9.5, 6: 11.0}[depths.now])
+    assert set(seen[:64]) == {1, 2, 3, 6}
+    assert seen[500:].count(2) > 0.8 * len(seen[500:])
+    assert {1, 3, 6} <= set(seen[500:]), "the others are tried again"
+    for _ in range(2000):  # the text changes
+        depths.drafted(10.0)
+        seen.append(depths.now)
+        depths.took({1: 9.0, 2: 12.0, 3: 9.5, 6: 7.0}[depths.now])
+    assert seen[-500:].count(6) > 0.8 * 500
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_where_there_is_one_depth_nothing_is_tried(most):
+    depths = Depths(most)
+    depths.drafted(3.0)
+    depths.took(1.0)
+    assert depths.now == 0
 
 
 def test_drafting_that_finds_nothing_worth_scoring_ends(monkeypatch):

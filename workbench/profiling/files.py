@@ -106,7 +106,7 @@ class StoredProfile:
             "target": self.target,
             "draft": self.draft,
             "made": self.made,
-            "costs": {name: cost.as_json() for name, cost in self.costs._asdict().items()},
+            "costs": {name: cost.as_json() for name, cost in self.costs._asdict().items() if cost},
             "acceptance": {kind: one.as_json() for kind, one in self.calibrations.items()},
             "runs": dict(self.runs),
             "environment": dict(self.environment),
