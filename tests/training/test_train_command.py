@@ -55,6 +55,10 @@ def test_wrong_input_for_a_draft_of_bytes(options: list[str], message: str, tmp_
         (["--draft-shape", "1x33x2x64"], "must divide"),
         (["--device", "tpu"], "not known"),
         (["--text", "no/such/folder"], "no such file"),
+        (["--layer-dropout", "1"], "layer dropout"),
+        (["--exit-loss", "-1"], "exit loss"),
+        (["--from", "no/such/model/here"], "no model folder"),
+        (["--from", "pycode-target", "--target-shape", "2x32x2x64"], "exclude each other"),
     ],
 )
 def test_wrong_input_is_explained(options: list[str], message: str, tmp_path: Path) -> None:
