@@ -18,6 +18,8 @@ VIEWS = {
     "searches": ("Searches", searches_view),
 }
 active = handle().active
+with st.sidebar:  # before the choice of a part: what is started is shown
+    heads_form(active=active)
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     st.title("Heads", anchor=False, width="content")
     part = st.segmented_control(
@@ -25,7 +27,5 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
         format_func=lambda name: VIEWS[name][0] if name in VIEWS else name,
         label_visibility="collapsed",
     )  # fmt: skip
-with st.sidebar:
-    heads_form(active=active)
 measuring_panel(active=active, kinds=(TRAIN,), page="heads")
 VIEWS.get(part, VIEWS["training"])[1](active=active)

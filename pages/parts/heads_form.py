@@ -60,6 +60,7 @@ def heads_form(*, active: bool) -> None:
         told_place.caption(f":material/info: {escape_markdown(problem)}")
     if pressed:
         start_training(spec, problem)
+        st.session_state["part"] = "training"
         st.rerun()
     if stopped:
         st.session_state[STOPPING] = True
@@ -74,7 +75,6 @@ def start_training(spec: TrainSpec | None, problem: str | None = None) -> None:
         try:
             handle().start(spec)
             st.query_params["training"] = spec.name
-            st.query_params.pop("part", None)
         except UserError as error:
             problem = str(error)
     st.session_state[PROBLEM] = problem

@@ -1,4 +1,7 @@
-"""A handle that measures by the clock: known speedups, stored where the pages look for them."""
+"""A handle that measures by the clock: known speedups, stored where the pages look for them.
+
+Trainings of heads too: their logs grow as those of real ones do.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workbench"))
 
 from made_comparisons import make_comparison
 from scripted_runs import FakeHandle
+from scripted_training import ScriptedTraining
 from scripted_tuning import ScriptedSite, scripted_confirm
 
 from engine.errors import UserError
@@ -19,14 +23,16 @@ from workbench.comparing import result
 from workbench.comparing.decoders import StoppedError
 from workbench.comparing.result import CompareSpec
 from workbench.events import MeasuringFinished, MeasuringStarted, Progress
-from workbench.jobs import RUN, SWEEP, TUNE, Spec, kind_of, under_way
+from workbench.jobs import RUN, SWEEP, TRAIN, TUNE, Spec, kind_of, under_way
 from workbench.measuring import MeasuringState
 from workbench.snapshot import Snapshot
 from workbench.spec import RunSpec
 from workbench.sweeping.keeping import Sweep, load_sweep, save_sweep, sweep_names
 from workbench.sweeping.spec import SweepSpec
+from workbench.training.spec import TrainSpec, write_spec
 from workbench.tuning.run import tune
 from workbench.tuning.spec import TuneSpec
+from workbench.view.heads_runs import heads_folder
 
 
 class MeasuringHandle(FakeHandle):
@@ -49,9 +55,11 @@ class MeasuringHandle(FakeHandle):
         self.specs.append(spec)
         self._began = time.monotonic()
         self._measuring.begin(self._kind, spec)
-        name = (
-            spec.name if isinstance(spec, SweepSpec | TuneSpec) else "compare-20260101-000000-0000"
-        )
+        named = isinstance(spec, SweepSpec | TuneSpec | TrainSpec)
+        name = spec.name if named else "compare-20260101-000000-0000"
+        if isinstance(spec, TrainSpec):
+            write_spec(spec, heads_folder() / spec.name)
+            self._training = ScriptedTraining(spec)
         self._measuring.fold(MeasuringStarted(name))
 
     def stop(self) -> None:
@@ -85,6 +93,10 @@ class MeasuringHandle(FakeHandle):
         if share >= 1:
             self._end("finished")
             return
+        if self._kind == TRAIN:
+            self._training.go_on(share)
+            self._measuring.fold(Progress("measure", "20,480 tokens read, loss 4.100", share))
+            return
         said = (
             "Trial 1 of 30: nodes 6" if self._kind == TUNE else "code: prompt 1 of 3, dynamic-tree"
         )
@@ -92,6 +104,10 @@ class MeasuringHandle(FakeHandle):
 
     def _end(self, status: str) -> None:
         spec = self.specs[-1]
+        if self._kind == TRAIN:
+            self._training.end("stopped" if status == "cancelled" else status)
+            self._measuring.fold(MeasuringFinished(spec.name, status))
+            return
         name = {SWEEP: store_sweep, TUNE: store_study}.get(self._kind, store)(spec, status)
         self._measuring.fold(MeasuringFinished(name, status))
 
