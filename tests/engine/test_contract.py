@@ -17,6 +17,7 @@ from engine.records import Fate, FinishReason, Origin
 from engine.registry import METHODS, method_names
 from engine.sampling import Sampling
 from engine.tree import Source
+from tests.engine.heads_fixture import needs_head
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, near, requests, tiny, tokens_of
 
 SETTINGS: dict[str, list[dict]] = {
@@ -103,7 +104,7 @@ def test_same_tokens_as_plain_decoding(pair, plain, method, options, sampling, b
     done, steps = decode_all(engine, requests())
     assert tokens_of(done) == plain[sampling]
     assert [len(r.token_ids) for _, r in sorted(done.items())] == [24, 25, 26, 27, 28]
-    untrained = METHODS[method].training == "heads"  # what such heads guess may always be wrong
+    untrained = needs_head(method)  # what such a head guesses may always be wrong
     speculates = sampling.greedy and method != "autoregressive" and not untrained
     if METHODS[method].needs_draft or speculates:
         assert len(steps) < sum(len(r.token_ids) for r in done.values()), (
