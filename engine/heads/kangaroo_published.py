@@ -18,7 +18,6 @@ from typing import Any
 from torch import Tensor
 
 from engine.errors import UserError
-from engine.heads.kangaroo import EXIT_LAYER
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 _PREFIXES = ("module.", "adapter_model.", "layers.0.")
@@ -48,15 +47,21 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path] | None:
     if any(name.startswith("layers.") for name in tensors):
         raise UserError(f"{path} has several layers; a Kangaroo adapter is one.")
     state = {_NAMES[name]: tensor for name, tensor in tensors.items() if name in _NAMES}
-    heads = int(config["num_attention_heads"])
-    sizes = {
-        "exit_layer": int(config.get("exit_layer", EXIT_LAYER)),
-        "hidden_size": int(tensors[_MARK].shape[1]),
-        "num_heads": heads,
-        "num_kv_heads": int(config.get("num_key_value_heads") or heads),
-        "eps": float(config.get("rms_norm_eps", 1e-6)),
-    }
+    sizes = _sizes(config, folder) | {"hidden_size": int(tensors[_MARK].shape[1])}
     return sizes, state, path
+
+
+def _sizes(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    heads = config["num_attention_heads"]
+    try:
+        told = {"exit_layer": int(config["exit_layer"])} if "exit_layer" in config else {}
+        return told | {
+            "num_heads": int(heads),
+            "num_kv_heads": int(config.get("num_key_value_heads") or heads),
+            "eps": float(config.get("rms_norm_eps", 1e-6)),
+        }
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'} has sizes that are none: {error}") from None
 
 
 def _plain(name: str) -> str:
