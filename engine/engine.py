@@ -16,7 +16,7 @@ from engine.drafters.model_drafter import PENDING_ROWS
 from engine.errors import UserError
 from engine.forward import Forward
 from engine.models import LoadedModel
-from engine.parts import Part
+from engine.parts import Part, Uses
 from engine.registry import METHODS
 from engine.rules import DRAWN_RULES, LOSSY_RULES, Verifier
 from engine.runner import TreeRunner
@@ -94,6 +94,11 @@ def build_engine(
         check_tree_attention(loaded)
     max_nodes = 1 + max(1, len(drafts)) * (method.max_nodes(config.options) - 1)
     uses = method.uses(config.options, target)
+    if uses != Uses() and config.ranks is not None and config.ranks.num_ranks > 1:
+        raise UserError(
+            f"{method.name} drafts from the target's inside, which is on one rank so far; leave out"
+            " --ranks."
+        )
     parallel = _on_ranks(config, target, drafts, children, max_nodes)
     if parallel is not None and parallel.shares_target:
         config = replace(config, execution="eager")

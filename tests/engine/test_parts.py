@@ -8,13 +8,14 @@ import torch
 
 from engine.compiled import package_path, part_from_json, part_to_json
 from engine.errors import UserError
+from engine.parallel.build import RanksConfig
 from engine.parts import NORMED, Inside, Part, Sublayer, Uses, capture
 from engine.runner import Nodes, TreeRunner
 from engine.sharing import SharedRunner
 from engine.target import Target
 from engine.tree import tree_from_lists
 from engine.two_part import TwoPartTarget
-from tests.engine.tiny import CONFIGS, tiny
+from tests.engine.tiny import CONFIGS, engine_for, tiny
 
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
 SHALLOW = Part(last=1, taps=(1,))
@@ -142,3 +143,8 @@ def test_parts_have_packages_of_their_own():
     loaded = tiny()
     parts = [Part(), Part(first=1), SHALLOW, Part(taps=(1,)), Part(last=1)]
     assert len({package_path(loaded, "tree", part) for part in parts}) == len(parts)
+
+
+def test_several_ranks_are_refused_with_a_sentence():
+    with pytest.raises(UserError, match="leave out --ranks"):
+        engine_for("early-exit", {"layers": 1}, tiny(), None, ranks=RanksConfig(num_ranks=2))
