@@ -1,12 +1,15 @@
 """Do the methods pay on this machine? Every arm in alternation, in one run, printed as ratios.
 
 Measured: float32, 2 threads, greedy, held-out code, 128 new tokens each; plain decoding, Hugging
-Face `generate` plain and assisted (at its best of a few settings), chains, static and dynamic trees
-at small budgets. Why ratios: absolute speeds belong to a machine and an hour; the arms share both.
-Protocol and statistics are those of `draftree compare` (docs/measuring.md), there is no second one.
+Face `generate` plain and assisted (at its best of a few settings), and every method of the
+registry at small budgets: those with a draft model, lookups, and those that draft from the target
+itself, with what their heads or models cost to train. Why ratios: absolute speeds belong to a
+machine and an hour; the arms share both. Protocol and statistics are those of `draftree compare`
+(docs/measuring.md), there is no second one.
 
-    python benchmarks/methods.py            # about ten minutes, more if forwards must be compiled
-    python benchmarks/methods.py --quick    # a few prompts and arms, to see that it works
+    python benchmarks/methods.py              # half an hour, more if forwards must be compiled
+    python benchmarks/methods.py --set own    # those that draft from the target itself
+    python benchmarks/methods.py --quick      # a few prompts and arms, to see that it works
 
 The last line is JSON.
 """
@@ -17,23 +20,43 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import training_costs
+from methods_tables import (
+    against,
+    named,
+    overhead,
+    print_costs,
+    print_hardware,
+    print_stages,
+    print_table,
+    print_waterfalls,
+)
+from training_costs import Cost
 
 from engine.errors import DecodeError, UserError
+from engine.models import LoadedModel, resolve_device
 from workbench.compare import CompareSpec, Comparison, compare
 from workbench.comparing import wording
-from workbench.comparing.arms import HF_ASSISTED, HF_GENERATE, PLAIN, split_methods
+from workbench.comparing.arms import (
+    HF_ASSISTED,
+    HF_GENERATE,
+    PLAIN,
+    parse_arm,
+    parse_arms,
+    split_methods,
+)
 from workbench.comparing.rows import Row, rows
 from workbench.events import Event, Progress
+from workbench.models import load
 from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
-from workbench.statistics import Interval, paired_speedup
+from workbench.statistics import Interval
 
-METHODS = (
+#: arms by what drafts
+DRAFTED = (
     "speculative:length=3",
     "speculative:length=4",
     "speculative:length=5",
@@ -45,14 +68,34 @@ METHODS = (
     "dynamic-tree:policy=opt-tree,nodes=6",
     "dynamic-tree:policy=best-first,nodes=6",
     "dynamic-tree:policy=grow-and-prune,nodes=6",
+    "dynamic-tree:policy=auto",
+    "staged",
+    "universal",
 )
-QUICK = ("speculative:length=4", "dynamic-tree:policy=eagle2,nodes=6")
-#: stages that are overhead: neither the draft's nor the target's work
-OVERHEAD = ("verify", "commit", "record", "unaccounted")
+LOOKUPS = (
+    "prompt-lookup",
+    "suffix",
+    "combine",
+    "ngram",
+    "token-recycling:nodes=8",
+)
+OWN = (
+    "layer-skip",
+    "early-exit",
+    "kangaroo",
+    "medusa:nodes=3",
+    "medusa:nodes=5",
+    "medusa:nodes=8",
+    "eagle:nodes=4,depth=3",
+    "eagle:nodes=6",
+)
+SETS = {"all": DRAFTED + LOOKUPS + OWN, "drafted": DRAFTED, "lookups": LOOKUPS, "own": OWN}
+QUICK = ("speculative:length=4", "dynamic-tree:policy=eagle2,nodes=6", *OWN)
 #: what the project set out to reach on two cores
 GOALS = {
     "plain / hf-generate": 1.7,
     "best / plain": 1.3,
+    "best trained head / plain": 1.3,
     "best / hf-assisted": 2.0,
 }
 MOST_OVERHEAD = 0.08
@@ -63,7 +106,9 @@ def main() -> int:
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="draftree-benchmark-") as scratch:
         try:
-            found = compare(spec_from(arguments), tell, runs=arguments.runs or Path(scratch))
+            spec, left_out = spec_from(arguments)
+            found = compare(spec, tell, runs=arguments.runs or Path(scratch))
+            trained = training_costs.costs(parse_arms(spec.methods, ()), spec, target_of(spec))
         except (UserError, DecodeError) as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2 if isinstance(error, UserError) else 1
@@ -71,11 +116,13 @@ def main() -> int:
     print_hardware(found)
     print_table(table)
     print_stages(table)
+    print_waterfalls(table)
+    print_costs(trained)
     ratios = lead_ratios(table)
     print_ratios(ratios, table)
-    for note in found.notes:
+    for note in (*left_out, *found.notes):
         print(f"note: {note}")
-    print(json.dumps(as_json(found, table, ratios)))
+    print(json.dumps(as_json(found, table, ratios) | {"trained": costs_json(trained)}))
     return 0
 
 
@@ -84,7 +131,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--limit", type=int, default=8, help="prompts (default 8)")
     parser.add_argument("--repeats", type=int, default=3, help="times each prompt is decoded")
-    parser.add_argument("--methods", help="arms, as for `draftree compare`")
+    parser.add_argument("--methods", help="arms, as for `draftree compare`, in place of a set")
+    parser.add_argument("--set", choices=SETS, default="all", help="which arms (default all)")
     parser.add_argument("--quick", action="store_true", help="2 prompts, 1 repeat, few arms")
     parser.add_argument("--workload", default="code")
     parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -98,13 +146,13 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def spec_from(arguments: argparse.Namespace) -> CompareSpec:
-    """The comparison to make."""
-    methods = split_methods(arguments.methods) if arguments.methods else list(METHODS)
+def spec_from(arguments: argparse.Namespace) -> tuple[CompareSpec, list[str]]:
+    """The comparison to make, and what was left out of it, a sentence each."""
+    methods = split_methods(arguments.methods) if arguments.methods else SETS[arguments.set]
     if arguments.quick and not arguments.methods:
-        methods = list(QUICK)
-    return CompareSpec(
-        methods=methods,
+        methods = [method for method in QUICK if method in methods]
+    spec = CompareSpec(
+        methods=list(methods),
         workloads=[arguments.workload],
         limit=2 if arguments.quick else arguments.limit,
         repeats=1 if arguments.quick else arguments.repeats,
@@ -116,6 +164,17 @@ def spec_from(arguments: argparse.Namespace) -> CompareSpec:
         executions=[arguments.execution],
         threads=arguments.threads,
     )
+    if arguments.methods:  # what was asked for and cannot be had is an error
+        return spec, []
+    reasons = {m: training_costs.why_not(parse_arm(m), target_of(spec)) for m in methods}
+    possible = [method for method, reason in reasons.items() if not reason]
+    left_out = [f"Left out: {method}; {reason}" for method, reason in reasons.items() if reason]
+    return spec.model_copy(update={"methods": possible}), left_out
+
+
+def target_of(spec: CompareSpec) -> LoadedModel:
+    """The target, which comparing keeps loaded."""
+    return load(spec.target, dtype=spec.dtypes[0], device=resolve_device(spec.device))
 
 
 _phase = [""]
@@ -130,81 +189,23 @@ def tell(event: Event) -> None:
             print(f"{event.phase}{tenth}: {event.message}", file=sys.stderr, flush=True)
 
 
-def print_hardware(found: Comparison) -> None:
-    """What the figures belong to."""
-    known = found.environment
-    packages = known["packages"]
-    device = (known["gpu"] or {}).get("name") or f"{known['cpu']}, {known['cores']} cores"
-    print(
-        f"{device}; {known['threads']} threads; {known['dtype']}; {known['mode']}; "
-        f"torch {packages['torch']}, transformers {packages['transformers']}"
-    )
-    for role, model in known["models"].items():
-        print(f"{role}: {model['name']} ({model['content_hash']})")
-    spec = found.spec
-    about = found.workloads[spec.workloads[0]]
-    print(
-        f"{spec.workloads[0]}: {about['requests']} prompts, {spec.max_new_tokens} new tokens, "
-        f"{spec.repeats} repeats in alternation, greedy\n"
-    )
-
-
-def print_table(table: Sequence[Row]) -> None:
-    """Every arm against plain decoding, and against both Hugging Face baselines."""
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column("method")
-    names = ("speedup", "95%", "x hf-generate", "x hf-assisted", "tau", "repeated", "accepted",
-             "tokens/s", "lossless")  # fmt: skip
-    for name in names:
-        shown.add_column(name, justify="right")
-    for row in table:
-        shown.add_row(
-            row.method + (f" ({row.setting})" if row.setting else ""),
-            f"{row.speedup.value:.2f}",
-            wording.bounds(row.speedup) if row.method != PLAIN else wording.DASH,
-            _times(row, _named(table, HF_GENERATE)),
-            _times(row, _named(table, HF_ASSISTED)),
-            f"{row.tokens_per_step:.2f}",
-            wording.percent(row.repetition),
-            wording.percent(row.acceptance_rate),
-            wording.rate(row.tokens_per_second),
-            wording.lossless(row),
-        )
-    _console().print(shown)
-
-
-def print_stages(table: Sequence[Row]) -> None:
-    """Share of each stage in a step; the last column is what neither model does."""
-    stages = tuple(table[0].stages_ns)
-    shown = Table(box=None, pad_edge=False, title="stages, % of a step", title_justify="left")
-    shown.add_column("method")
-    for name in ("ms a step", *stages, "overhead"):
-        shown.add_column(name, justify="right")
-    for row in table:
-        total = sum(row.stages_ns.values())
-        if not total or row.method in (HF_GENERATE, HF_ASSISTED):
-            continue
-        shares = [f"{100 * row.stages_ns[stage] / total:.1f}" for stage in stages]
-        shown.add_row(row.method, f"{row.step_ms:.2f}", *shares, f"{100 * overhead(row):.1f}")
-    _console().print()
-    _console().print(shown)
-
-
-def overhead(row: Row) -> float:
-    """Verify, commit, record and unaccounted, as a share of a step."""
-    total = sum(row.stages_ns.values())
-    return sum(row.stages_ns[stage] for stage in OVERHEAD) / total if total else 0.0
+def costs_json(trained: Mapping[str, Cost]) -> dict[str, Any]:
+    """The same for the last line."""
+    return {method: cost._asdict() for method, cost in trained.items()}
 
 
 def lead_ratios(table: Sequence[Row]) -> dict[str, Interval]:
     """The ratios the project set itself goals for, paired by prompt like every speedup."""
-    plain, best = _named(table, PLAIN), wording.best(table)
-    generate, assisted = _named(table, HF_GENERATE), _named(table, HF_ASSISTED)
+    plain, best = named(table, PLAIN), wording.best(table)
+    generate, assisted = named(table, HF_GENERATE), named(table, HF_ASSISTED)
     found = {}
     if plain and generate:
         found["plain / hf-generate"] = against(plain, generate)
     if best:
         found["best / plain"] = best.speedup
+    heads = [row for row in table if training_costs.drafts_with_head(row.method)]
+    if heads:
+        found["best trained head / plain"] = max((r.speedup for r in heads), key=lambda i: i.value)
     if best and assisted:
         found["best / hf-assisted"] = against(best, assisted)
     return found
@@ -252,27 +253,8 @@ def as_json(found: Comparison, table: Sequence[Row], ratios: dict[str, Interval]
     }
 
 
-def against(row: Row, baseline: Row) -> Interval:
-    """How many times faster than another arm, over the prompts both decoded."""
-    theirs = {prompt.request: prompt.decode_ms for prompt in baseline.prompts}
-    pairs = [(theirs[p.request], p.decode_ms) for p in row.prompts if p.request in theirs]
-    return paired_speedup([base for base, _ in pairs], [own for _, own in pairs])
-
-
-def _times(row: Row, baseline: Row | None) -> str:
-    return f"{against(row, baseline).value:.2f}" if baseline else wording.DASH
-
-
-def _named(table: Sequence[Row], name: str) -> Row | None:
-    return next((row for row in table if row.method.partition(":")[0] == name), None)
-
-
 def _known(value: float) -> float | None:
     return None if value != value else value
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 180, highlight=False)
 
 
 if __name__ == "__main__":
