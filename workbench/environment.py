@@ -48,7 +48,10 @@ def describe(
     mode: str,
     other_drafts: Sequence[LoadedModel] = (),
 ) -> dict[str, Any]:
-    """The environment of a run, as JSON values. Further drafts are `draft 2`, `draft 3`, ..."""
+    """The environment of a run, as JSON values. Further drafts are `draft 2`, `draft 3`, ...
+
+    Where the method drafts with a trained head, `head` says which one that was.
+    """
     import torch
 
     drafts = [draft, *other_drafts] if draft else []
@@ -73,7 +76,7 @@ def describe(
         "tokenizers_match": all(same_tokenizer(target, one) for one in drafts) if drafts else None,
         "seed": spec.seed,
         "switches": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
-    }
+    } | _head(spec, target)
 
 
 def package_versions() -> dict[str, str]:
@@ -169,6 +172,30 @@ def _model(loaded: LoadedModel) -> dict[str, Any]:
         "vocab_size": loaded.vocab_size,
         "context_length": loaded.context_length,
         "dtype": loaded.dtype,
+    }
+
+
+def _head(spec: Any, target: LoadedModel) -> dict[str, Any]:
+    """The trained head of a run's method; nothing for other methods, and for whole comparisons."""
+    from engine.heads import KINDS
+
+    if getattr(spec, "method", None) not in KINDS:
+        return {}
+    from engine.heads.files import CARD, find_head, read_card, resolve_head
+    from engine.models import content_hash
+
+    named = spec.options.get("head")
+    folder = resolve_head(named) if named else find_head(spec.method, target)
+    if folder is None:
+        return {}
+    card = read_card(folder) if (folder / CARD).is_file() else {}
+    return {
+        "head": {
+            "name": folder.name,
+            "path": str(folder),
+            "content_hash": content_hash(str(folder)),
+            "made": card.get("date", ""),
+        }
     }
 
 

@@ -232,6 +232,7 @@ def test_guesses_measured_on_a_run_shape_the_tree_of_heads(tiny_pair: Any) -> No
     finished, _ = run(spec_for(tiny_pair, method="medusa", options=wanted))
     with open_run(finished.run_id) as stored:
         levels = stored.info.spec.options["acceptance"].split(";")
+        head = stored.info.environment["head"]
         trees = [stored.tree(0, int(step)) for step in stored.steps()["step"]]
     found = {
         (depth, rank): float(share)
@@ -239,6 +240,8 @@ def test_guesses_measured_on_a_run_shape_the_tree_of_heads(tiny_pair: Any) -> No
         for rank, share in enumerate(level.split(","))
     }
     assert len(found) > 10
+    assert head["path"] == heads["head"]
+    assert len(head["content_hash"]) == 16
     for place, share in found.items():
         assert share == pytest.approx(sum(tested[place]) / len(tested[place]), abs=1e-4)
     best = max((share, -rank) for (depth, rank), share in found.items() if depth == 1)
