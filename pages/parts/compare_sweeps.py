@@ -16,12 +16,12 @@ from workbench.comparing import wording
 from workbench.comparing.rows import Row
 from workbench.figures.sweeps import heat_map, sweep_lines
 from workbench.report.from_comparison import TONES
+from workbench.sweeping import reading
 from workbench.sweeping.frame import OPTION, axes, best_over_rest, cell_frame, sweep_rows
 from workbench.sweeping.keeping import Sweep, load_sweep, sweep_names
+from workbench.sweeping.reading import VALUES
 from workbench.view.compare_result import table_frame
 from workbench.view.forms import escape_markdown
-
-_VALUES = {"speedup": "Speedup", "tokens_per_step": "Tokens per step"}
 
 
 def sweeps_view() -> None:
@@ -48,13 +48,18 @@ def sweeps_view() -> None:
     if not table:
         return
     best = wording.best(table)
-    verdict(wording.verdict(table), tone=TONES[best.finding] if best else "open")
+    verdict(reading.verdict(table), tone=TONES[best.finding] if best else "open")
     if best is not None and len(table) > 2:
         st.caption(
             "The best of many looks a little better than it is: measure it again by itself before "
             "you rely on it."
         )
     _maps(sweep, table)
+    st.download_button(
+        "Report as one HTML file", lambda: _html(chosen), file_name=f"{chosen}.html",
+        mime="text/html", icon=":material/description:", on_click="ignore",
+        help="Opens anywhere, without a network.",
+    )  # fmt: skip
     with st.expander("All cells", icon=":material/table_rows:"):
         figures_table(table_frame(table), file=chosen)
 
@@ -93,8 +98,8 @@ def _maps(sweep: Sweep, table: list[Row]) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         value = st.segmented_control(
-            "Shown", list(_VALUES), default="speedup", required=True, key="sweep/value",
-            format_func=lambda name: _VALUES.get(name, name),
+            "Shown", list(VALUES), default="speedup", required=True, key="sweep/value",
+            format_func=lambda name: VALUES.get(name, name),
         )  # fmt: skip
         x = st.selectbox("Across", along, key=f"sweep/x/{'-'.join(along)}", width=200)
         others = [name for name in along if name != x]
@@ -107,14 +112,17 @@ def _maps(sweep: Sweep, table: list[Row]) -> None:
         drawn = heat_map(best, x=OPTION + x, y=OPTION + y, value=value, theme=theme())
         rest = [name for name in others if name != y]
     else:
-        best = best_over_rest(cells, [x], value).assign(line=_VALUES[value])
+        best = best_over_rest(cells, [x], value).assign(line=VALUES[value])
         drawn = sweep_lines(best, x=OPTION + x, by="line", value=value, theme=theme())
         rest = others
     with st.container(border=True):
         show_figure(drawn, key=f"sweep/{sweep.spec.name}/{value}/{x}/{y}")
         best_of = f" Each shows the best over {', '.join(rest)}." if rest else ""
         starred = " The best one is framed and starred." if y in others else ""
-        st.caption(escape_markdown(f"{_reading(best, value)}{starred}{best_of}"))
+        said = f"{reading.best_cell(best, value)}{starred}{best_of}"
+        if named := reading.explained(cells["method"].iloc[0], [x, y]):
+            said += f" {named[0].upper()}{named[1:]}."
+        st.caption(escape_markdown(said))
 
 
 def _chosen_part(cells: pd.DataFrame) -> pd.DataFrame:
@@ -131,13 +139,11 @@ def _chosen_part(cells: pd.DataFrame) -> pd.DataFrame:
     return cells
 
 
-def _reading(best: pd.DataFrame, value: str) -> str:
-    known = best.dropna(subset=[value])
-    if known.empty:
-        return "No cell is measured yet."
-    line = known.loc[known[value].idxmax()]
-    shown = wording.ratio(line[value]) if value == "speedup" else f"{line[value]:.2f}"
-    return f"{_VALUES[value]} is highest with {line['arm']}: {shown}."
+def _html(name: str) -> str:
+    from workbench.report.from_sweep import report_on_sweep
+    from workbench.report.render import to_html
+
+    return to_html(report_on_sweep(load_sweep(name)))
 
 
 def _go_on(sweep: Sweep) -> None:

@@ -175,8 +175,11 @@ def test_a_sweep_from_the_form(handle: MeasuringHandle) -> None:
     assert spec.name == "dynamic-tree-nodes-depth"
     at = done(at, handle)
     assert "10 of 10 cells measured" in said(at)
-    assert "It pays: dynamic-tree:nodes=6,depth=4" in said(at)
+    assert "It pays: dynamic-tree with nodes 6 and depth 4 is the best of 9 cells" in said(at)
     assert len(at.get("plotly_chart")) == 1
+    assert "Nodes: " in said(at)
+    at.get_by_key("sweep/value").set_value("acceptance_rate").run()
+    assert "Acceptance rate is highest with" in said(at)
 
 
 def test_a_sweep_that_was_stopped_goes_on(handle: MeasuringHandle) -> None:

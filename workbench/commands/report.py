@@ -11,7 +11,9 @@ import typer
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Runs (an id, its beginning, last), or one comparison's id."),
+        typer.Argument(
+            help="Runs (an id, its beginning, last), one comparison's id, or one sweep's name."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File to write: .html, or .md for Markdown.")
@@ -25,6 +27,8 @@ def report(
         draftree report last --out run.html
 
         draftree report compare-20260101-120000-1a2b --out comparison.html
+
+        draftree report early-exit --out sweep.html
     """
     from workbench.report.files import write_report
     from workbench.terminal import print_json, say

@@ -33,7 +33,7 @@ def sweep(
     The file names methods with lists in brackets: `dynamic-tree:nodes=[4,6,8],depth=[3,4]` is six
     cells. Each is measured in alternation with plain decoding on the same prompts. Ctrl-C keeps the
     cells that are done; the same command goes on with the others. Cells can be added to the file
-    later. The Compare page shows sweeps as heat maps.
+    later. The Compare page shows sweeps as heat maps, and so does `draftree report NAME`.
 
     Examples:
 
@@ -94,8 +94,9 @@ def _show(found: Sweep, *, as_json: bool) -> None:
 def closing(found: Sweep, table: list[Row]) -> list[str]:
     """What stands below the table: the verdict and what to make of it, failures, notes."""
     from workbench.comparing import wording
+    from workbench.sweeping import reading
 
-    lines = [wording.verdict(table), f"Losslessness: {wording.lossless_summary(table)}."]
+    lines = [reading.verdict(table), f"Losslessness: {wording.lossless_summary(table)}."]
     best = wording.best(table)
     cells = sum(map(wording.is_method, table))
     if best is not None and cells > 1:
@@ -109,13 +110,13 @@ def closing(found: Sweep, table: list[Row]) -> list[str]:
 
 def as_object(found: Sweep, table: list[Row]) -> dict[str, Any]:
     """What `draftree sweep --json` prints."""
-    from workbench.comparing import wording
     from workbench.comparing.expand import read_arm
+    from workbench.sweeping import reading
 
     return {
         "sweep": found.spec.name,
         "status": found.status,
-        "verdict": wording.verdict(table) if table else "",
+        "verdict": reading.verdict(table) if table else "",
         "cells": [
             row.as_json()
             | {"options": read_arm(row.method)[1], "comparison": found.cells[row.method]}

@@ -23,6 +23,7 @@ _UPWARD = {"light": ["#f7f7f5", "#9ecae1", "#08519c"], "dark": ["#191d26", "#2b5
 _WORDS = {
     "speedup": ("speedup over plain decoding", "×"),
     "tokens_per_step": ("tokens per step", ""),
+    "acceptance_rate": ("acceptance rate", " %"),
 }
 
 
@@ -107,7 +108,7 @@ def sweep_lines(
             }
         found.add_scatter(
             x=places,
-            y=part[value].to_numpy(float),
+            y=[_number(line, value) for line in part.to_dict("records")],
             mode="lines+markers",
             name=look.plain(str(name), most=44),
             showlegend=drawn[by].nunique() > 1,
@@ -154,7 +155,9 @@ def _ticks(values: list[Any]) -> dict[str, Any]:
 def _card(line: Mapping[Hashable, Any] | None, value: str) -> str:
     if line is None or np.isnan(_number(line, value)):
         return "not measured yet"
-    said = f"{look.plain(str(line['arm']), most=80)}<br><b>{_shown(line[value], value)}</b>"
+    said = (
+        f"{look.plain(str(line['arm']), most=80)}<br><b>{_shown(_number(line, value), value)}</b>"
+    )
     if value == "speedup" and not np.isnan(_number(line, "low")):
         said += f" [{line['low']:.2f}, {line['high']:.2f}]"
     other = "tokens_per_step" if value == "speedup" else "speedup"
@@ -164,12 +167,18 @@ def _card(line: Mapping[Hashable, Any] | None, value: str) -> str:
 
 
 def _shown(number: float, value: str) -> str:
-    return "" if np.isnan(number) else f"{number:.2f}{_unit(value)}"
+    if np.isnan(number):
+        return ""
+    digits = 0 if value == "acceptance_rate" else 2
+    return f"{number:.{digits}f}{_unit(value)}"
 
 
 def _number(line: Mapping[Hashable, Any] | None, value: str) -> float:
+    """In the unit it is drawn in: shares as per cent."""
     found = None if line is None else line.get(value)
-    return np.nan if found is None else float(found)
+    if found is None:
+        return np.nan
+    return 100 * float(found) if value == "acceptance_rate" else float(found)
 
 
 def _unit(value: str) -> str:

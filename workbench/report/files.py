@@ -13,7 +13,9 @@ from workbench.comparing.result import Comparison
 from workbench.report.content import Report
 from workbench.report.from_comparison import report_on_comparison
 from workbench.report.from_runs import report_on_runs
+from workbench.report.from_sweep import report_on_sweep
 from workbench.report.render import to_html, to_markdown
+from workbench.sweeping.keeping import load_sweep, sweep_names
 
 _MARKDOWN = (".md", ".markdown")
 
@@ -26,7 +28,7 @@ def write_comparison_report(
 
 
 def write_report(wanted: Sequence[str], file: Path, *, runs: Path | None = None) -> Path:
-    """Write a report on stored runs, or on one comparison, given by id.
+    """Write a report on stored runs, one comparison (by id), or one sweep (by name).
 
     Raises:
         UserError: nothing of that name, runs and comparisons mixed, or a file that cannot be
@@ -37,12 +39,18 @@ def write_report(wanted: Sequence[str], file: Path, *, runs: Path | None = None)
 
 
 def gather(wanted: Sequence[str], runs: Path | None = None) -> Report:
-    """What a report on these runs, or this comparison, says. Raises UserError."""
+    """What a report on these runs, this comparison or this sweep says. Raises UserError."""
     comparisons = [name for name in wanted if result.is_comparison(name)]
-    if not comparisons:
+    sweeps = [name for name in wanted if name in sweep_names(runs)]
+    if not comparisons and not sweeps:
         return report_on_runs(wanted, runs)
     if len(wanted) > 1:
-        raise UserError("A report is on one comparison or on runs; give one comparison alone.")
+        raise UserError(
+            "A report is on one comparison, on one sweep, or on runs; give one comparison or sweep "
+            "alone."
+        )
+    if sweeps:
+        return report_on_sweep(load_sweep(sweeps[0], runs), runs)
     return report_on_comparison(result.load(comparisons[0], runs), runs)
 
 

@@ -43,7 +43,7 @@ def report_on_comparison(
     best = wording.best(table)
     report = Report(
         title="Comparison of decoding methods",
-        made=f"{comparison.comparison_id}, {_when(comparison.started)}",
+        made=f"{comparison.comparison_id}, {when(comparison.started)}",
         verdict=wording.verdict(table),
         tone=TONES[best.finding] if best else "open",
         facts=_facts(best, table),
@@ -54,7 +54,7 @@ def report_on_comparison(
             ("Workload", surroundings.workloads(comparison)),
             ("Protocol", surroundings.protocol(comparison)),
         ],
-        tables=[_arms(heading, part) for heading, part in settings(table)],
+        tables=[arms_table(heading, part) for heading, part in settings(table)],
         lossless=f"{wording.lossless_summary(table)}.".capitalize(),
         lossless_tables=_losslessness(comparison, table),
         prompts=[_prompts(heading, part) for heading, part in settings(table)],
@@ -145,7 +145,8 @@ def _warnings(comparison: Comparison) -> list[str]:
     return found
 
 
-def _arms(heading: str, part: Sequence[Row]) -> Table:
+def arms_table(heading: str, part: Sequence[Row]) -> Table:
+    """The figures of arms that are compared with each other."""
     names = ("tokens/s", "speedup", "95%", "end to end", "time saved", "tokens per step",
              "accepted", "lossless", "repetition", "spread")  # fmt: skip
     best = wording.best(part)
@@ -262,5 +263,6 @@ def _prompts(heading: str, part: Sequence[Row]) -> Table:
     return Table(heading, columns, lines)
 
 
-def _when(moment: str) -> str:
+def when(moment: str) -> str:
+    """A moment as it is stored, as people read it."""
     return moment[:16].replace("T", " ") + " UTC"
