@@ -1,13 +1,14 @@
 """The log of a training of heads: progress.jsonl in its work folder, one JSON object a line.
 
 Whoever wants to watch a training reads this file; nothing else is needed. Lines are appended as
-the training goes, and a run that is taken up appends to the same file. Lines of five kinds, told by
+the training goes, and a run that is taken up appends to the same file. Lines of six kinds, told by
 `event`:
 
     {"event": "start", "time": 1764291000.1, "pid": 4711, "kind": "medusa", "target": "NAME",
      "target_hash": "...", "out": "heads/NAME-medusa", "command": "draftree train medusa ...",
      "step": 0, "tokens": 0, "recipe": {...}}
     {"event": "phase", "time": ..., "phase": "corpus" | "generate" | "evaluate", "fraction": 0.5}
+    {"event": "ngram", "time": ..., "held_out": {"2": {"top1": 0.28, ...}, "3": {...}, ...}}
     {"event": "step", "time": ..., "step": 12, "tokens": 12288, "fraction": 0.01, "loss": 3.1,
      "rate": 900.0}
     {"event": "accuracy", "time": ..., "step": 100, "tokens": 102400, "fraction": 0.05,
@@ -75,6 +76,8 @@ class HeadRun(NamedTuple):
     accuracy: list[dict[str, Any]]
     end: dict[str, Any] | None
     """The `end` line, None while it runs or after a kill."""
+    ngram: dict[str, Any]
+    """How often an n-gram of the same text is right on `held_out`, by offset."""
 
     @property
     def alive(self) -> bool:
@@ -95,6 +98,7 @@ def read_log(folder: Path) -> HeadRun | None:
     end: dict[str, Any] | None = None
     steps: list[dict[str, Any]] = []
     accuracy: list[dict[str, Any]] = []
+    ngram: dict[str, Any] = {}
     for line in text.splitlines():
         try:
             event = json.loads(line)
@@ -109,9 +113,11 @@ def read_log(folder: Path) -> HeadRun | None:
             steps.append(event)
         elif kind == "accuracy":
             accuracy.append(event)
+        elif kind == "ngram":
+            ngram = event.get("held_out", {})
         elif kind == "end":
             end = event
-    return None if start is None else HeadRun(folder, start, steps, accuracy, end)
+    return None if start is None else HeadRun(folder, start, steps, accuracy, end, ngram)
 
 
 def find_logs(root: Path) -> list[HeadRun]:

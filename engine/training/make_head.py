@@ -36,6 +36,8 @@ from engine.training.progress import (
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "head.pt"
+_OFFSETS = range(2, 10)
+"""At which an n-gram is looked at, for whoever watches to compare with."""
 _STEP_SECONDS = 2.0
 """Between two `step` lines of the log."""
 
@@ -145,6 +147,16 @@ def _make(
             target, corpus, recipe, tokens=job.written_tokens, folder=text_dir,
             on_progress=teller.say, should_stop=should_stop,
         )  # fmt: skip
+    ngram = ngram_accuracy(
+        corpus.train,
+        corpus.held_out,
+        vocab_size=target.vocab_size,
+        offsets=_OFFSETS,
+        length=recipe.length,
+        most=FINAL_FACTOR * recipe.evaluate_tokens,
+        sees_next=objective.sees_next,
+    )
+    teller.compare_with(ngram)
     trained = train_head(
         recipe,
         target,
@@ -154,16 +166,7 @@ def _make(
         on_progress=teller.say,
         should_stop=should_stop,
     )
-    teller.say(PairProgress(phase="evaluate", fraction=0.0, message="n-gram on the same text"))
-    ngram = ngram_accuracy(
-        corpus.train,
-        corpus.held_out,
-        vocab_size=target.vocab_size,
-        offsets=trained.held_out.text,
-        length=recipe.length,
-        most=FINAL_FACTOR * recipe.evaluate_tokens,
-        sees_next=objective.sees_next,
-    )
+    ngram = {offset: ngram[offset] for offset in trained.held_out.text if offset in ngram}
     return _card(job, target, trained, ngram) | {
         "corpus": corpus_account(
             parts, num_tokens=len(corpus.train), from_library=not (job.texts or job.prompts)
@@ -251,6 +254,12 @@ class _Teller:
             self._last = now
             rate = progress.tokens_per_second
             self._log.write("step", **self._place, loss=progress.loss, rate=rate)
+
+    def compare_with(self, ngram: dict[int, Hits]) -> None:
+        """Log how often an n-gram is right."""
+        self._log.write(
+            "ngram", held_out={str(offset): hits.as_json() for offset, hits in ngram.items()}
+        )
 
     def end(self, state: str, message: str) -> None:
         """Close the log."""

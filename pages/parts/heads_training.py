@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -118,13 +119,15 @@ def _go_on(run: HeadRun, *, active: bool) -> None:
 
 def _tiles(run: HeadRun) -> None:
     figures = heads_runs.figures(run)
+    tile: dict[str, Any] = {"border": True, "height": "stretch"}
     with st.container(horizontal=True):
-        st.metric("Loss, nats", figures.loss, border=True)
-        st.metric(f"First guess right at +{figures.offset}", figures.first, figures.over_ngram,
-                  border=True, help="On held-out text, and by how much it is over an n-gram of the "
-                  "same text.")  # fmt: skip
-        st.metric("Tokens read", figures.tokens, border=True)
-        st.metric("Tokens per second", figures.rate, border=True)
+        st.metric("Loss, nats", figures.loss, **tile)
+        st.metric(
+            f"First guess right at +{figures.offset}", figures.first, figures.over_ngram,
+            help="On held-out text, and by how much it is over an n-gram of the same text.", **tile,
+        )  # fmt: skip
+        st.metric("Tokens read", figures.tokens, **tile)
+        st.metric("Tokens per second", figures.rate, **tile)
 
 
 def _curves(run: HeadRun, folder: str) -> None:

@@ -114,6 +114,6 @@ def _ngram_line(
     found.add_scatter(
         x=list(ends), y=[share, share], mode="lines", name="n-gram", legendgroup="n-gram",
         showlegend=not any(trace.name == "n-gram" for trace in found.data),
-        line={"color": colour, "width": 1.5, "dash": "dot"},
+        line={"color": colour, "width": 1.5, "dash": "dot"}, legendrank=2000,
         hovertemplate="<b>%{y:.1%}</b><extra>n-gram " + name + "</extra>",
     )  # fmt: skip

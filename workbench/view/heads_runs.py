@@ -6,7 +6,6 @@ started from a terminal is watched like one started on the page.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ from engine.training.heads_log import FILE, HeadRun, find_logs, read_log
 from workbench.view.compare_form import duration
 from workbench.view.visible import safe_text
 
-CARD = "head.json"
 #: points of the loss that are drawn; a long training writes many thousands
 MOST_POINTS = 800
 #: so much must be done before its pace says anything
@@ -86,8 +84,8 @@ def changed_at(folder: Path) -> tuple[int, int]:
 
 def last(run: HeadRun) -> dict[str, Any]:
     """The latest line that says how far it is."""
-    lines = [run.start, *run.steps[-1:], *run.accuracy[-1:], *([run.end] if run.end else [])]
-    return max(lines, key=lambda line: (float(line.get("time", 0.0)), line is run.end))
+    lines = [*run.steps[-1:], *run.accuracy[-1:], *([run.end] if run.end else [])]
+    return max(lines, key=lambda line: float(line["time"]), default=run.start)
 
 
 def fraction(run: HeadRun) -> float:
@@ -197,23 +195,14 @@ def accuracy_frame(run: HeadRun, text: str) -> pd.DataFrame:
 def ngram_shares(run: HeadRun, rank: str) -> dict[int, float]:
     """How often an n-gram of the same text is right, by offset; `rank` is `top1` or `top5`.
 
-    Known once it is measured: the log says it, or the card of the finished head.
+    Only offsets at which the head guesses too.
     """
-    told = run.start.get("ngram") or card_of(run).get("ngram") or {}
+    guessed = set(accuracy_frame(run, "held_out")["offset"])
     return {
         int(offset): float(one[rank])
-        for offset, one in told.items()
-        if isinstance(one, dict) and one.get(rank) is not None
+        for offset, one in run.ngram.items()
+        if int(offset) in guessed and rank in one
     }
-
-
-def card_of(run: HeadRun) -> dict[str, Any]:
-    """The card of the head that it wrote; empty where it has written none."""
-    try:
-        card = json.loads((Path(str(run.start.get("out", ""))) / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return card if isinstance(card, dict) else {}
 
 
 def _count(tokens: int) -> str:
