@@ -81,10 +81,9 @@ def print_stages(table: Sequence[Row]) -> None:
 
 def print_waterfalls(table: Sequence[Row]) -> None:
     """Why a method is as fast as it is: what each stage leaves of its tokens per step."""
-    shown = Table(box=None, pad_edge=False, title="x plain, if only ... took time")
-    shown.title_justify = "left"
+    shown = Table(box=None, pad_edge=False, title="waterfall, x plain", title_justify="left")
     shown.add_column("method")
-    for name in ("nothing new", "+ scoring", "+ drafting", "+ the rest (measured)"):
+    for name in ("tokens per step", "less scoring", "less drafting", "less the rest: measured"):
         shown.add_column(name, justify="right")
     for row in table:
         if row.waterfall and row.drafts:
