@@ -21,6 +21,9 @@ KINDS = {
     Fate.PRUNED: "pruned",
 }
 
+#: what drafted a node, where the stored word says little
+_SOURCES = {Source.SELF: "the target's own layers", Source.HEAD: "a trained head"}
+
 FACTS = (
     *("node", "up", "kind", "label", "piece", "token", "depth", "rank", "siblings"),
     *("p_draft", "p_target", "p_path", "round", "source", "drafts", "hidden", "why"),
@@ -87,7 +90,8 @@ def _of_node(node: int, record: StepRecord, pieces: list[str]) -> dict[str, Any]
         row["rank"] = int(tree.rank_M[node])
         row["p_draft"] = _probability(tree.draft_logprob_M[node])
         row["p_target"] = _probability(record.target_logprob_M[node])
-        row["source"] = Source(int(tree.source_M[node])).name.lower()
+        source = Source(int(tree.source_M[node]))
+        row["source"] = _SOURCES.get(source, source.name.lower())
         if tree.drafts_M is not None:
             row["drafts"] = drafts_text(int(tree.drafts_M[node]))
     return row
