@@ -54,6 +54,8 @@ class LoadedModel:
     window: int = 0
     #: some layers are windowed and some not: the model takes a mask for each kind
     windowed_dict: bool = False
+    #: of a head that stands as a model: where its target lies
+    target_path: str = ""
 
 
 def resolve_device(device: str) -> str:
@@ -117,16 +119,8 @@ def load_model(name_or_path: str, *, dtype: str = "float32", device: str = "auto
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}.")
     device = resolve_device(device)
-    path = resolve_path(name_or_path)
+    path, config = _read_config(name_or_path)
     is_folder = Path(path).is_dir()
-    if is_folder and not (Path(path) / "config.json").is_file():
-        raise UserError(f"{path} has no config.json; a model folder holds config.json and weights.")
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{name_or_path} cannot be loaded as a model: {first_line(error)}"
-        ) from error
     refuse_unsuitable(config, name_or_path)
     attention = "eager" if config.model_type in EAGER_ATTENTION else "sdpa"
     try:
@@ -169,6 +163,25 @@ def load_model(name_or_path: str, *, dtype: str = "float32", device: str = "auto
         window=window,
         windowed_dict=windowed_dict,
     )
+
+
+def num_layers(name_or_path: str) -> int:
+    """Layers of a model, from its config alone. Raises UserError for a path that is no model."""
+    _, config = _read_config(name_or_path)
+    return int(config.get_text_config(decoder=True).num_hidden_layers)
+
+
+def _read_config(name_or_path: str) -> tuple[str, Any]:
+    """Where the model lies, and its config."""
+    path = resolve_path(name_or_path)
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise UserError(f"{path} has no config.json; a model folder holds config.json and weights.")
+    try:
+        return path, AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{name_or_path} cannot be loaded as a model: {first_line(error)}"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

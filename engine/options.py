@@ -10,11 +10,14 @@ import types
 import typing
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from engine.errors import UserError
 
 T = TypeVar("T")
+#: what a search varies of an option that names sublayers of the target: whether each is among them
+SUBLAYERS: Literal["sublayers"] = "sublayers"
+Tune = bool | tuple[str, ...] | Literal["sublayers"]
 
 
 def option(
@@ -25,7 +28,7 @@ def option(
     max: float | None = None,
     choices: tuple[str, ...] | None = None,
     common: bool = False,
-    tune: bool | tuple[str, ...] | None = None,
+    tune: Tune | None = None,
     where: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Any:
     """A dataclass field with its documentation and bounds. `common` ones are listed last.
@@ -59,7 +62,7 @@ class OptionInfo(NamedTuple):
     min: float | None
     max: float | None
     #: whether a search over the options varies it unless told otherwise; of text, what it tries
-    tune: bool | tuple[str, ...] = True
+    tune: Tune = True
     #: values of other options under which this one matters
     where: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 

@@ -21,7 +21,7 @@ from engine.drafters.policies import POLICIES
 from engine.drafters.skip_sets import AUTO, Resolved, resolve
 from engine.errors import UserError
 from engine.models import LoadedModel
-from engine.options import option
+from engine.options import SUBLAYERS, option
 from engine.parts import Inside, Part, Sublayer, Uses, copy_of
 from engine.tree import Children
 
@@ -42,8 +42,9 @@ class Options(chain_or_tree.Options):
     )  # fmt: skip
     skip: str = option(
         AUTO,
-        "sublayers left out while drafting, such as a3,m4-6 (a: attention, m: MLP, l: both), or the"
+        "sublayers left out while drafting, such as a3+m4-6 (a: attention, m: MLP, l: both), or the"
         " name of a saved set; auto: the one saved for this target, else every other middle layer",
+        tune=SUBLAYERS,
     )
     length: int = option(
         8, "draft tokens of a chain at most", min=1, max=64, where=chain_or_tree.CHAINS

@@ -1,6 +1,7 @@
 """Sets of sublayers that are left out while drafting: how they are typed, begun with, and kept.
 
-`a3,m4-6` leaves out the attention of layer 3 and the MLPs of layers 4 to 6; `l2` both of layer 2.
+`a3+m4-6` leaves out the attention of layer 3 and the MLPs of layers 4 to 6; `l2` both of layer 2.
+Commas do as well, but not in a list of methods, where they part those.
 What a search has found lies as JSON beside the model, or in the user's folder where that cannot be
 written to, and bears the model's content hash.
 """
@@ -24,7 +25,7 @@ AUTO = "auto"
 FOLDER = "layer-skip"  # beside the model
 _PIECE = re.compile(r"([aml])(\d+)(?:-(\d+))?")
 _KINDS = {"a": ("attention",), "m": ("mlp",), "l": ("attention", "mlp")}
-_HOW = "write sublayers such as a3,m4-6 (a: attention, m: MLP, l: both)"
+_HOW = "write sublayers such as a3+m4-6 (a: attention, m: MLP, l: both)"
 
 
 def parse_set(text: str) -> SkipSet | None:
@@ -32,7 +33,7 @@ def parse_set(text: str) -> SkipSet | None:
 
     Raises UserError for a range that runs backwards.
     """
-    pieces = [piece for piece in re.split(r"[,\s]+", text.strip().lower()) if piece]
+    pieces = [piece for piece in re.split(r"[+,\s]+", text.strip().lower()) if piece]
     found: set[Sublayer] = set()
     for piece in pieces:
         match = _PIECE.fullmatch(piece)
@@ -53,8 +54,8 @@ def set_text(skipped: Iterable[Sublayer]) -> str:
     attention = {layer for kind, layer in chosen if kind == "attention"}
     mlp = {layer for kind, layer in chosen if kind == "mlp"}
     both = attention & mlp
-    apart = ",".join(_runs("a", attention) + _runs("m", mlp))
-    joined = ",".join(_runs("l", both) + _runs("a", attention - both) + _runs("m", mlp - both))
+    apart = "+".join(_runs("a", attention) + _runs("m", mlp))
+    joined = "+".join(_runs("l", both) + _runs("a", attention - both) + _runs("m", mlp - both))
     return min(joined, apart, key=len)
 
 

@@ -25,6 +25,7 @@ from workbench.view.tune_study import (
     OPTION,
     changed_at,
     is_speed,
+    objective,
     searched,
     spec_file,
     trial_frame,
@@ -162,7 +163,9 @@ def _trials(frame: pd.DataFrame, study: Study) -> None:
     with st.container(border=True, key="tune-trials-time"):
         st.markdown("**Trials and the best so far**")
         st.caption(_reading(study))
-        drawn = trials_over_time(frame, speed=is_speed(study), theme=theme())
+        drawn = trials_over_time(
+            frame, speed=is_speed(study), objective=objective(study), theme=theme()
+        )
         show_figure(drawn, key=f"{name}/trials")
     if not is_speed(study):
         return
@@ -177,7 +180,9 @@ def _options(frame: pd.DataFrame, options: list[str], study: Study) -> None:
     with st.container(horizontal=True, key="tune-options"):
         for name in options:
             with st.container(key=f"tune-option-{name}"):
-                drawn = by_option(frame, name, speed=is_speed(study), theme=theme())
+                drawn = by_option(
+                    frame, name, speed=is_speed(study), objective=objective(study), theme=theme()
+                )
                 show_figure(drawn, key=f"{study.spec.name}/option/{name}")
 
 
@@ -207,13 +212,14 @@ def _table(frame: pd.DataFrame, study: Study) -> None:
         "trial": st.column_config.NumberColumn("Trial", pinned=True),
         "state": st.column_config.TextColumn("State"),
         "value": st.column_config.NumberColumn(
-            "Speedup" if is_speed(study) else "Tokens/step",
+            objective(study).capitalize(),
             format="%.2f×" if is_speed(study) else "%.2f",
         ),
         "low": st.column_config.NumberColumn("95 % from", format="%.2f×"),
         "high": st.column_config.NumberColumn("to", format="%.2f×"),
         "tokens_per_step": st.column_config.NumberColumn("Tokens/step", format="%.2f"),
         "tokens_per_second": st.column_config.NumberColumn("Tokens/s", format="%.1f"),
+        "acceptance_rate": st.column_config.NumberColumn("Accepted", format="percent"),
         "prompts": st.column_config.NumberColumn("Prompts"),
         "lossless": st.column_config.TextColumn("Lossless"),
         "why": st.column_config.TextColumn("Why"),
@@ -229,7 +235,7 @@ def _table(frame: pd.DataFrame, study: Study) -> None:
     order = ["trial", "state", "value", "low", "high", *options]
     order += [name for name in frame if name not in order]
     if not is_speed(study):
-        columns |= {"low": None, "high": None, "tokens_per_step": None}
+        columns |= {"low": None, "high": None}
     st.dataframe(
         frame[order], hide_index=True, column_config=columns, placeholder="–",
         alt="Trials of the study",

@@ -51,6 +51,12 @@ SETTINGS: dict[str, list[dict]] = {
     "suffix": [{"shared": False, "nodes": 5}],
     "combine": [{"lookup": "prompt-lookup", "longest": 4}, {"draft_cost": 8, "policy": "opt-tree"}],
     "token-recycling": [{"nodes": 12, "depth": 3}],
+    "eagle": [
+        {"policy": "eagle2", "nodes": 12, "depth": 10, "top_k": 4, "width": 2},
+        {"policy": "opt-tree", "nodes": 3, "threshold": 0, "keep_generating": 0.05},
+        {"policy": "best-first", "nodes": 8, "exit": 0.2, "exit_target": 0.5},
+        {"policy": "grow-and-prune", "nodes": 8},
+    ],
     "medusa": [
         {"tree": "medusa"},
         {"tree": "1;3;0.0;0.2;0.0.1", "keep_generating": 0.05},
@@ -62,6 +68,19 @@ SETTINGS: dict[str, list[dict]] = {
         {"skip": "a0,m1", "policy": "eagle2", "nodes": 8, "exit": 0},
         {"skip": "l0", "policy": "best-first", "nodes": 6, "depth": 5},
         {"skip": "l1", "policy": "grow-and-prune", "nodes": 5},
+    ],
+    "early-exit": [
+        {"layers": 1, "length": 1},
+        {"length": 6, "exit": 0.3, "keep_generating": 0.3},
+        {"policy": "eagle2", "nodes": 12, "depth": 5, "top_k": 4, "width": 2},
+        {"policy": "opt-tree", "nodes": 4, "keep_generating": 0.05},
+        {"policy": "best-first", "nodes": 8, "exit": 0.2, "exit_target": 0.5},
+        {"policy": "grow-and-prune", "nodes": 6},
+    ],
+    "kangaroo": [
+        {"confidence": 0, "length": 4},
+        {"confidence": 0.2, "policy": "best-first", "nodes": 8, "keep_generating": 0.05},
+        {"confidence": 0.05, "policy": "eagle2", "nodes": 5},
     ],
     "universal": [{"floor": 0, "length": 6, "ahead": 0, "exit": 0.02}],
 }

@@ -36,11 +36,11 @@ def skips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("text", "shortest"),
     [
-        ("a3,m4-6", "a3,m4-6"),
-        ("M4 m5,m6  A3", "a3,m4-6"),
+        ("a3+m4-6", "a3+m4-6"),
+        ("M4 m5,m6  A3", "a3+m4-6"),
         ("l2", "l2"),
-        ("a2,m2,a3,m3,a5", "l2-3,a5"),
-        ("a1-6,m3", "a1-6,m3"),
+        ("a2,m2,a3,m3,a5", "l2-3+a5"),
+        ("a1-6,m3", "a1-6+m3"),
         ("l0-1,l2", "l0-2"),
     ],
 )
@@ -67,7 +67,7 @@ def test_starting_points_keep_the_first_and_last_layers(num_layers):
         if num_layers > 2:
             assert not layers & {0, num_layers - 1}
     if num_layers == 8:
-        assert set_text(points["every other middle layer"]) == "l1,l3,l5"
+        assert set_text(points["every other middle layer"]) == "l1+l3+l5"
         assert set_text(points["the middle half of the layers"]) == "l2-4"
         assert any(len(one) == 9 for one in points.values()), "half of the sublayers and more"
 
@@ -78,7 +78,7 @@ def test_starting_points_keep_the_first_and_last_layers(num_layers):
         ("", "leaves nothing out"),
         ("a5-3", "a5-3 runs backwards"),
         ("a2", "layer 2, and llama has 2, counted from 0 to 1"),
-        ("x3", "'x3', which is neither a set nor the name of a saved one.*a3,m4-6"),
+        ("x3", r"'x3', which is neither a set nor the name of a saved one.*a3\+m4-6"),
         ("a1,", None),
         ("none.json", "no such file"),
     ],

@@ -52,8 +52,8 @@ def tune(
     objective: Annotated[
         str,
         typer.Option(
-            help="tokens/s (judged by the speedup over plain decoding, paired by prompt) or "
-            "tokens-per-step."
+            help="tokens/s (judged by the speedup over plain decoding, paired by prompt), "
+            "tokens-per-step or acceptance-rate."
         ),
     ] = "tokens/s",
     trials: Annotated[int, typer.Option(help="Trials in all, those made before too.", min=1)] = 30,
@@ -156,6 +156,8 @@ def tune(
         draftree tune dynamic-tree -w edit --fix policy=best-first --space nodes=4..24 --trials 40
 
         draftree tune speculative --only length --objective tokens-per-step
+
+        draftree tune layer-skip -w code --timeout 5m
 
         draftree tune --show dynamic-tree-code
 
@@ -279,19 +281,27 @@ def _table(study: Study) -> Any:
     shown.add_column("trial", justify="right")
     for name in names:
         shown.add_column(safe_text(name), justify="right", overflow="fold")
-    columns = ["speedup", "95%", "tokens/step"] if speed else ["tokens/step"]
+    columns = ["speedup", "95%"] if speed else []
+    columns += ["tokens/s", "tokens/step", "accepted"]
     for title in columns:
         shown.add_column(title, justify="right", no_wrap=True)
     shown.add_column("state", overflow="fold")
     for trial in study.trials:
         style = "bold" if trial is best else "" if trial.state == "measured" else "dim"
-        value = DASH if trial.value is None else f"{trial.value:.2f}{'×' if speed else ''}"
-        tau = DASH if trial.tokens_per_step is None else f"{trial.tokens_per_step:.2f}"
-        figures = [value, bounds(trial.speedup) if trial.speedup else DASH, tau]
+        value = DASH if trial.value is None else f"{trial.value:.2f}×"
+        figures = [value, bounds(trial.speedup) if trial.speedup else DASH] if speed else []
+        figures += [
+            DASH if known is None else f"{known:{form}}"
+            for known, form in (
+                (trial.tokens_per_second, ".0f"),
+                (trial.tokens_per_step, ".2f"),
+                (trial.acceptance_rate, ".0%"),
+            )
+        ]
         why = f": {trial.why}" if trial.why else ""
         state = f"{'best' if trial is best else trial.state}{why}"
         cells = [str(trial.number), *(_cell(trial.options.get(name)) for name in names)]
-        cells += [*(figures if speed else [value]), state]
+        cells += [*figures, state]
         shown.add_row(*(Text(safe_text(cell), style=style) for cell in cells))
     return shown
 

@@ -13,15 +13,22 @@ from workbench.figures.theme import ThemeName
 from workbench.view.theme import THEMES
 
 _SMALL = 230
+_SPEEDUP = "speedup over plain decoding"
 #: state -> symbol: told apart by shape as well as by colour
 _SYMBOLS = {"measured": "circle", "pruned": "x-thin", "best": "star"}
 
 
-def trials_over_time(trials: pd.DataFrame, *, speed: bool, theme: ThemeName = "light") -> go.Figure:
+def trials_over_time(
+    trials: pd.DataFrame,
+    *,
+    speed: bool,
+    objective: str = "tokens per step",
+    theme: ThemeName = "light",
+) -> go.Figure:
     """The objective of every trial, the best so far as a line, the best one as a star.
 
     `trials` has `trial`, `state`, `value`, `best_so_far`, `best`, `told`; `speed` says that the
-    objective is the speedup over plain decoding, which is marked at 1.
+    objective is the speedup over plain decoding, which is marked at 1; else `objective` names it.
     """
     drawn = trials[trials["value"].notna()] if len(trials) else trials
     if drawn.empty:
@@ -37,13 +44,15 @@ def trials_over_time(trials: pd.DataFrame, *, speed: bool, theme: ThemeName = "l
     for state, part in _states(drawn):
         found.add_scatter(
             x=part["trial"].to_numpy(), y=part["value"].to_numpy(float), mode="markers",
-            name=state, marker=_marker(state, theme), customdata=_cards(part, speed=speed),
+            name=state, marker=_marker(state, theme),
+            customdata=_cards(part, speed=speed, objective=objective),
             hovertemplate="%{customdata}<extra></extra>",
         )  # fmt: skip
     if speed:
         look.reference_line(found, theme, y=1.0)
     found.update_xaxes(title_text="trial", rangemode="tozero", dtick=_tick(len(trials)))
-    found.update_yaxes(title_text=_title(speed), ticksuffix="×" if speed else "")
+    title = _SPEEDUP if speed else objective
+    found.update_yaxes(title_text=title, ticksuffix="×" if speed else "")
     return found
 
 
@@ -72,12 +81,17 @@ def speed_against_acceptance(trials: pd.DataFrame, *, theme: ThemeName = "light"
         )  # fmt: skip
     look.reference_line(found, theme, y=1.0)
     found.update_xaxes(title_text="tokens per step", showgrid=True)
-    found.update_yaxes(title_text=_title(True), ticksuffix="×")
+    found.update_yaxes(title_text=_SPEEDUP, ticksuffix="×")
     return found
 
 
 def by_option(
-    trials: pd.DataFrame, option: str, *, speed: bool, theme: ThemeName = "light"
+    trials: pd.DataFrame,
+    option: str,
+    *,
+    speed: bool,
+    objective: str = "tokens per step",
+    theme: ThemeName = "light",
 ) -> go.Figure:
     """A small figure: the objective over the values of one option, words in their order of coming.
 
@@ -93,7 +107,8 @@ def by_option(
         found.add_scatter(
             x=[places[value] for value in part[f"option.{option}"].astype(object)],
             y=part["value"].to_numpy(float), mode="markers", name=state, showlegend=False,
-            marker=_marker(state, theme), customdata=_cards(part, speed=speed),
+            marker=_marker(state, theme),
+            customdata=_cards(part, speed=speed, objective=objective),
             hovertemplate="%{customdata}<extra></extra>",
         )  # fmt: skip
     if speed:
@@ -117,10 +132,10 @@ def _marker(state: str, theme: ThemeName) -> dict[str, Any]:
     return {"symbol": _SYMBOLS[state], "color": colour, "size": size, "line": edge}
 
 
-def _cards(part: pd.DataFrame, *, speed: bool) -> list[str]:
+def _cards(part: pd.DataFrame, *, speed: bool, objective: str = "") -> list[str]:
     cards = []
     for line in part.to_dict("records"):
-        value = f"{line['value']:.2f}{'×' if speed else ' tokens per step'}"
+        value = f"{line['value']:.2f}{'×' if speed else f' {objective}'}"
         if speed and pd.notna(line.get("low")):
             value += f" [{line['low']:.2f}, {line['high']:.2f}]"
         note = " so far, broken off" if line["state"] == "pruned" else ""
@@ -147,7 +162,3 @@ def _places(column: pd.Series) -> tuple[dict[Any, Any], dict[str, Any]]:
 
 def _tick(count: int) -> int:
     return max(1, round(count / 12))
-
-
-def _title(speed: bool) -> str:
-    return "speedup over plain decoding" if speed else "tokens per step"

@@ -25,7 +25,7 @@ from workbench.comparing.telling import Telling
 from workbench.job import use_threads
 from workbench.losslessness import judge
 from workbench.statistics import Interval, paired_speedup
-from workbench.tuning.spec import SPEED, TuneSpec
+from workbench.tuning.spec import ACCEPTANCE, SPEED, TuneSpec
 from workbench.workloads import load_workload
 
 _WARM_UP_TOKENS = 16
@@ -43,15 +43,24 @@ class Measured:
     kept: int = 0
     emitted: int = 0
     steps: int = 0
+    drafted: int = 0
+    accepted: int = 0
     compared: int = 0
     matched: int = 0
 
     @property
     def value(self) -> float:
-        """The objective: the paired speedup, or tokens per step."""
+        """The objective: the paired speedup, tokens per step, or the acceptance rate."""
         if self.objective == SPEED:
             return sum(self.plain_ns) / sum(self.own_ns)
+        if self.objective == ACCEPTANCE:
+            return self.acceptance_rate or 0.0
         return self.emitted / self.steps
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Accepted of drafted; None where nothing was drafted."""
+        return self.accepted / self.drafted if self.drafted else None
 
     def as_attributes(self) -> dict[str, Any]:
         """The figures that are kept with a trial; plain JSON values."""
@@ -59,6 +68,7 @@ class Measured:
             "prompts": len(self.own_ns),
             "tokens_per_step": self.emitted / self.steps if self.steps else None,
             "tokens_per_second": self.kept / sum(self.own_ns) * 1e9 if self.own_ns else None,
+            "acceptance_rate": self.acceptance_rate,
             "matched": self.matched,
             "compared": self.compared,
         }
@@ -138,6 +148,8 @@ def _add(found: Measured, record: RequestRecord) -> None:
     found.kept += record.num_kept
     found.emitted += record.num_emitted
     found.steps += record.num_steps
+    found.drafted += record.num_drafted
+    found.accepted += record.num_accepted
 
 
 def _check(

@@ -38,6 +38,8 @@ class Confirmation(NamedTuple):
     repeats: int
     same: bool  # the baseline is the best
     baseline: dict[str, Any]  # the defaults, or the point of the space that is nearest to them
+    acceptance_rate: float | None = None  # None where nothing was drafted, or it was not kept
+    defaults_acceptance_rate: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` is the way back."""
@@ -51,7 +53,11 @@ class Confirmation(NamedTuple):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Confirmation:
         """Raises KeyError or TypeError for what is none."""
-        known = {name: values[name] for name in cls._fields}
+        known = {
+            name: values[name]
+            for name in cls._fields
+            if name in values or name not in cls._field_defaults
+        }
         for name in ("ratio", "speedup", "defaults_speedup"):
             known[name] = Interval(*(math.nan if v is None else v for v in values[name]))
         return cls(**known)
@@ -124,6 +130,8 @@ def judge_again(
         repeats=spec.repeats,
         same=usual is ours,
         baseline=defaults,
+        acceptance_rate=_acceptance_rate(ours, chosen),
+        defaults_acceptance_rate=_acceptance_rate(usual, chosen),
     )
 
 
@@ -140,6 +148,12 @@ def _of(arm: ArmRun, prompts: Sequence[int]) -> list[list[Sample]]:
 
 def _times(arm: ArmRun, prompts: Sequence[int]) -> Any:
     return medians([[one.decode_ns for one in samples] for samples in _of(arm, prompts)])
+
+
+def _acceptance_rate(arm: ArmRun, prompts: Sequence[int]) -> float | None:
+    samples = [one for group in _of(arm, prompts) for one in group]
+    drafted = sum(one.drafted for one in samples)
+    return sum(one.accepted for one in samples) / drafted if drafted else None
 
 
 def _tokens_per_step(arm: ArmRun, prompts: Sequence[int]) -> float:

@@ -17,7 +17,16 @@ from workbench.store.index import now_iso, prepare_folder
 from workbench.tuning import study as keeping
 from workbench.tuning.bench import Measured, Site, open_site
 from workbench.tuning.confirm import Confirmation, confirm
-from workbench.tuning.space import Dimension, defaults, derive, num_points, suggest
+from workbench.tuning.found_sets import keep_set
+from workbench.tuning.space import (
+    Dimension,
+    defaults,
+    derive,
+    first_points,
+    needs_layers,
+    num_points,
+    suggest,
+)
 from workbench.tuning.spec import TuneSpec, check_method
 from workbench.tuning.study import Study
 
@@ -37,7 +46,7 @@ _LAST = 0.15
 
 
 class _TwinError(Exception):
-    """The sampler proposed what has been measured."""
+    """The sampler proposed what has been measured, or what is no point of the space."""
 
 
 def tune(
@@ -60,11 +69,14 @@ def tune(
         DecodeError: plain decoding itself failed.
     """
     check_method(spec.method)
-    space = derive(spec.method, fix=spec.fix, space=spec.space, only=spec.only)
+    num_layers = _num_layers(spec) if needs_layers(spec.method) else 0
+    space = derive(
+        spec.method, fix=spec.fix, space=spec.space, only=spec.only, num_layers=num_layers
+    )
     first = defaults(spec.method, space, spec.fix)
     spec.arm(first)  # options that are wrong are found before anything is loaded
     where = prepare_folder(runs)
-    stored = _begin(spec, space, first, where, fresh=fresh)
+    stored = _begin(spec, space, where, fresh=fresh)
     file = keeping.study_file(spec.name, where)
     emit(MeasuringStarted(spec.name))
     telling = Telling(emit, should_stop)
@@ -91,6 +103,7 @@ def tune(
             )
             with keeping.storing(file):
                 stored.set_user_attr("confirmed", found.as_json())
+        notes += keep_set(keeping.as_study(stored), stored.user_attrs["on"], space)
         status = "finished"
     except StoppedError:
         status = "cancelled"
@@ -109,7 +122,6 @@ def tune(
 def _begin(
     spec: TuneSpec,
     space: Sequence[Dimension],
-    first: dict[str, Any],
     runs: Path,
     *,
     fresh: bool,
@@ -133,12 +145,19 @@ def _begin(
             _again(stored)
         stored.set_user_attr("spec", spec.model_dump(mode="json"))
         if "started" not in stored.user_attrs:
-            stored.enqueue_trial(first)
+            for point in first_points(spec.method, space, spec.fix):
+                stored.enqueue_trial(point)
             stored.set_user_attr("started", now_iso())
         stored.sampler = _sampler(spec, space, made=len(stored.get_trials(deepcopy=False)))
         stored.set_user_attr("process", keeping.this_process())
         stored.set_user_attr("status", keeping.RUNNING)
     return stored
+
+
+def _num_layers(spec: TuneSpec) -> int:
+    from engine.models import num_layers
+
+    return num_layers(spec.target)
 
 
 def _worked_on_by(name: str, runs: Path, *, fresh: bool) -> int | None:
@@ -249,7 +268,8 @@ class _Search:
         import optuna
 
         options = suggest(trial, self.spec.method, self.space, self.spec.fix)
-        if any(one.options == options for one in keeping.visible(self.stored)):
+        known = keeping.visible(self.stored)
+        if options is None or any(one.options == options for one in known):
             self.twins += 1
             raise _TwinError
         self.twins = 0

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import UserError
-from engine.options import OptionInfo
+from engine.options import SUBLAYERS, OptionInfo
 from workbench.comparing.expand import values_of
+from workbench.tuning.sublayers import Sublayers
 
 if TYPE_CHECKING:
     import optuna
@@ -48,6 +49,15 @@ class Range(NamedTuple):
         """How many values there are."""
         return 1 + round((self.high - self.low) / self.step)
 
+    @property
+    def starts(self) -> list[Any]:
+        """None is known to be worth a try before others."""
+        return []
+
+    def params(self, value: Any) -> dict[str, Any]:
+        """What the sampler must answer for this value to be tried."""
+        return {self.name: value}
+
     def suggest(self, trial: optuna.Trial) -> Any:
         """A value that the sampler wants tried."""
         if self.whole:
@@ -75,6 +85,15 @@ class Choice(NamedTuple):
         """How many values there are."""
         return len(self.values)
 
+    @property
+    def starts(self) -> list[Any]:
+        """None is known to be worth a try before others."""
+        return []
+
+    def params(self, value: Any) -> dict[str, Any]:
+        """What the sampler must answer for this value to be tried."""
+        return {self.name: value}
+
     def suggest(self, trial: optuna.Trial) -> Any:
         """A value that the sampler wants tried."""
         return trial.suggest_categorical(self.name, self.values)
@@ -90,7 +109,7 @@ class Choice(NamedTuple):
         )
 
 
-Dimension = Range | Choice
+Dimension = Range | Choice | Sublayers
 
 
 def derive(
@@ -99,11 +118,13 @@ def derive(
     fix: Mapping[str, Any] | None = None,
     space: Mapping[str, str] | None = None,
     only: Iterable[str] = (),
+    num_layers: int = 0,
 ) -> list[Dimension]:
     """What a search of `method` varies.
 
     `fix` holds options that stay as they are, `space` ranges and lists as typed (`4..32`,
-    `[a,b]`), `only` the names of all that is to vary besides those of `space`.
+    `[a,b]`), `only` the names of all that is to vary besides those of `space`. `num_layers` is the
+    target's, for a method that `needs_layers`; 0: only to be told of.
 
     Raises:
         UserError: an unknown option, a value the method does not take, or nothing left to vary.
@@ -119,9 +140,11 @@ def derive(
         if name in fixed:
             raise UserError(f"Option {name} is both fixed and to be searched; give it one of them.")
     parse_options(method, dict(fixed))
-    settled = fixed | {  # what governs others and is not searched itself
-        name: info.default for name, info in infos.items() if named and name not in [*named, *typed]
-    }
+    settled = {  # what governs others and is not searched itself
+        name: info.default
+        for name, info in infos.items()
+        if name not in [*named, *typed] and (named or not info.tune)
+    } | fixed
     found: list[Dimension] = []
     for name, info in infos.items():
         if name in fixed:
@@ -137,7 +160,7 @@ def derive(
         if name in typed:
             found.append(_typed(method, info, typed[name]))
         elif name in named or (not named and info.tune):
-            derived = _derived(info)
+            derived = _derived(info, num_layers)
             if derived is None and name in named:
                 raise UserError(
                     f"Option {name} of {method} is text, which has no range; say what to try: "
@@ -153,8 +176,11 @@ def derive(
 
 def suggest(
     trial: optuna.Trial, method: str, space: Iterable[Dimension], fix: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A point that the sampler wants tried, without the options that do not matter in it."""
+) -> dict[str, Any] | None:
+    """A point that the sampler wants tried, without the options that do not matter in it.
+
+    None where what it wants is none.
+    """
     from engine.registry import describe
 
     infos = {info.name: info for info in describe(method)}
@@ -163,7 +189,28 @@ def suggest(
     for one in space:
         if infos[one.name].matters(values | point):
             point[one.name] = one.suggest(trial)
-    return point
+    return None if None in point.values() else point
+
+
+def first_points(
+    method: str, space: Sequence[Dimension], fix: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Where a search begins, as the sampler's answers: the defaults, then known good starts."""
+    usual = defaults(method, space, fix)
+    starts = [usual | {one.name: start} for one in space for start in one.starts]
+    points: list[dict[str, Any]] = []
+    for values in [usual, *starts]:
+        point = {k: v for one in space for k, v in one.params(values[one.name]).items()}
+        if point not in points:
+            points.append(point)
+    return points
+
+
+def needs_layers(method: str) -> bool:
+    """Whether a search of this method must know how many layers the target has."""
+    from engine.registry import describe
+
+    return any(info.tune == SUBLAYERS for info in describe(method))
 
 
 def num_points(space: Iterable[Dimension]) -> int:
@@ -184,7 +231,9 @@ def rounded(value: float) -> float:
     return round(value, 6)
 
 
-def _derived(info: OptionInfo) -> Dimension | None:
+def _derived(info: OptionInfo, num_layers: int) -> Dimension | None:
+    if info.tune == SUBLAYERS:
+        return Sublayers(info.name, num_layers)
     if info.choices:
         return Choice(info.name, info.choices)
     if isinstance(info.tune, tuple):

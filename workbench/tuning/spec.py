@@ -15,9 +15,13 @@ from workbench.comparing.result import Baseline, CompareSpec
 from workbench.spec import ChildrenChoice, RunSpec, Verify
 from workbench.sweeping.spec import NAME
 
-Objective = Literal["tokens/s", "tokens-per-step"]
+Objective = Literal["tokens/s", "tokens-per-step", "acceptance-rate"]
 SPEED: Objective = "tokens/s"
 TAU: Objective = "tokens-per-step"
+ACCEPTANCE: Objective = "acceptance-rate"
+_SUFFIXES: dict[str, str] = {TAU: "-tau", ACCEPTANCE: "-accepted"}
+#: each set of sublayers would be compiled anew, for minutes: unless told otherwise, none is
+_COMPILED_ANEW = "layer-skip"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -35,8 +39,8 @@ class TuneSpec(CompareSpec):
     )
     objective: Objective = Field(
         default=SPEED,
-        description="tokens/s, judged by the speedup over plain decoding paired by prompt, or "
-        "tokens-per-step",
+        description="tokens/s, judged by the speedup over plain decoding paired by prompt, "
+        "tokens-per-step, or acceptance-rate",
     )
     trials: int = Field(default=30, ge=1, le=10_000, description="so many in all, resumed or not")
     timeout: float | None = Field(default=None, gt=0, description="seconds of searching at most")
@@ -47,6 +51,14 @@ class TuneSpec(CompareSpec):
     only: list[str] = Field(default_factory=list, description="options to vary; none: all")
     verify: Verify = Field(default="match", description="verification rule when sampling")
     children: ChildrenChoice = Field(default="auto", description="how children are chosen")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _compile_no_set(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or list(given.get("methods", [])) != [_COMPILED_ANEW]:
+            return given
+        eager = list(given.get("executions", ["auto"])) == ["auto"]
+        return given | {"executions": ["eager"]} if eager else given
 
     @field_validator("name")
     @classmethod
@@ -133,7 +145,7 @@ def check_method(method: str) -> None:
 def study_name(method: str, workload: str, objective: str = SPEED) -> str:
     """The name of a study that was given none."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(workload).stem) or "prompts"
-    return f"{method}-{stem}{'-tau' if objective == TAU else ''}"[:64]
+    return f"{method}-{stem}{_SUFFIXES.get(objective, '')}"[:64]
 
 
 def read_duration(text: str) -> float:

@@ -46,6 +46,7 @@ class Trial:
     speedup: Interval | None = None  # over plain decoding, paired by prompt
     tokens_per_step: float | None = None
     tokens_per_second: float | None = None
+    acceptance_rate: float | None = None
     prompts: int = 0
     matched: int = 0  # outputs equal to plain decoding's
     compared: int = 0
@@ -145,6 +146,7 @@ def visible(stored: optuna.Study) -> list[Trial]:
                 speedup=None if speedup is None else _interval(speedup),
                 tokens_per_step=known.get("tokens_per_step"),
                 tokens_per_second=known.get("tokens_per_second"),
+                acceptance_rate=known.get("acceptance_rate"),
                 prompts=known.get("prompts", 0),
                 matched=known.get("matched", 0),
                 compared=known.get("compared", 0),

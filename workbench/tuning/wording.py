@@ -10,7 +10,7 @@ from workbench.comparing.wording import count, ratio, ratio_with_bounds
 from workbench.spec import RunSpec
 from workbench.statistics import Finding, finding
 from workbench.tuning.confirm import Confirmation
-from workbench.tuning.spec import SPEED
+from workbench.tuning.spec import ACCEPTANCE, SPEED
 from workbench.tuning.study import MEASURED, Study, Trial, counts, open_journal, quiet, told
 
 _LEAST_TRIALS = 12
@@ -60,12 +60,18 @@ def verdict(study: Study) -> str:
         best_of = f"the best of {count(len(study.trials), 'trial')}: {plain}, {where}."
         return f"The defaults are {best_of}" if usual == DEFAULTS else f"{name} is {best_of}"
     times = f"{ratio_with_bounds(again.ratio)} as fast as {usual}"
+    slower = finding(again.speedup) is Finding.COSTS
     if study.spec.objective != SPEED:
-        steps = f"{again.tokens_per_step:.2f} tokens per step against "
-        steps += f"{again.defaults_tokens_per_step:.2f} of {usual}"
-        ahead = "" if tone(study) != "costs" else f"{usual[0].upper()}{usual[1:]} did better: "
-        return f"{ahead}{name} makes {steps} and decodes {times}, {plain}, {where}."
+        ours, theirs = _objectives(study, again)
+        if study.spec.objective == ACCEPTANCE:
+            figures = f"has {100 * ours:.0f} % accepted against {100 * theirs:.0f} % of {usual}"
+        else:
+            figures = f"makes {ours:.2f} tokens per step against {theirs:.2f} of {usual}"
+        ahead = f"{usual[0].upper()}{usual[1:]} did better: " if _lost(study, again) else ""
+        return f"{ahead}{name} {figures} and decodes {times}, {plain}, {where}."
     match finding(again.ratio):
+        case Finding.PAYS if slower:
+            return f"It does not pay: {name} decodes {times}, but only {plain}, {where}."
         case Finding.PAYS:
             return f"It pays: {name} decodes {times} and {plain}, {where}."
         case Finding.COSTS:
@@ -83,12 +89,33 @@ def verdict(study: Study) -> str:
 def tone(study: Study) -> str:
     """pays, costs, even or open: how the verdict is marked."""
     again = confirmation(study)
-    if again is None or again.same:
-        return "open" if again is None else "even"
+    if again is None:
+        return "open"
+    if _lost(study, again) or finding(again.speedup) is Finding.COSTS:
+        return "costs"
+    if again.same:
+        return "even"
     if study.spec.objective != SPEED:
-        return "pays" if again.tokens_per_step > again.defaults_tokens_per_step else "costs"
-    names = {Finding.PAYS: "pays", Finding.COSTS: "costs", Finding.EVEN: "even"}
+        return "pays"
+    names = {Finding.PAYS: "pays", Finding.EVEN: "even"}
     return names.get(finding(again.ratio), "open")
+
+
+def _lost(study: Study, again: Confirmation) -> bool:
+    """Whether the best turned out worse than what it was measured beside."""
+    if again.same:
+        return False
+    if study.spec.objective == SPEED:
+        return finding(again.ratio) is Finding.COSTS
+    ours, theirs = _objectives(study, again)
+    return ours <= theirs
+
+
+def _objectives(study: Study, again: Confirmation) -> tuple[float, float]:
+    """The objective of the best and of what it was measured beside; not of speed."""
+    if study.spec.objective == ACCEPTANCE:
+        return again.acceptance_rate or 0.0, again.defaults_acceptance_rate or 0.0
+    return again.tokens_per_step, again.defaults_tokens_per_step
 
 
 def value_told(study: Study, trial: Trial) -> str:
@@ -97,6 +124,8 @@ def value_told(study: Study, trial: Trial) -> str:
         return wording.DASH
     if study.spec.objective == SPEED:
         return f"{ratio(trial.value)} plain decoding"
+    if study.spec.objective == ACCEPTANCE:
+        return f"{100 * trial.value:.0f} % accepted"
     return f"{trial.value:.2f} tokens per step"
 
 
@@ -125,7 +154,7 @@ def best_spec(study: Study) -> RunSpec | None:
     best, again = study.best, confirmation(study)
     if best is None:
         return None
-    if again is not None and tone(study) == "costs":
+    if again is not None and _lost(study, again):
         return study.spec.run(again.baseline)
     return study.spec.run(best.options)
 
@@ -168,6 +197,7 @@ def as_object(study: Study, runs: Path | None = None) -> dict[str, Any]:
                 "speedup": list(one.speedup) if one.speedup else None,
                 "tokens_per_step": one.tokens_per_step,
                 "tokens_per_second": one.tokens_per_second,
+                "acceptance_rate": one.acceptance_rate,
                 "prompts": one.prompts,
                 "matched": one.matched,
                 "compared": one.compared,

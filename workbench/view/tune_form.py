@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.errors import UserError
-from workbench.tuning.spec import SPEED, TAU, TuneSpec, study_name
+from workbench.tuning.spec import ACCEPTANCE, SPEED, TAU, TuneSpec, study_name
 from workbench.tuning.study import load_study, study_names
 from workbench.view.compare_form import duration
 
-OBJECTIVE_LABELS = {SPEED: "Speed", TAU: "Tokens per step"}
+OBJECTIVE_LABELS = {SPEED: "Speed", TAU: "Tokens per step", ACCEPTANCE: "Accepted"}
 
 
 def build_study(fields: Mapping[str, Any], typed: Mapping[str, str]) -> TuneSpec:

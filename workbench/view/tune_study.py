@@ -5,12 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from workbench.specfile import spec_text
-from workbench.tuning.spec import SPEED
+from workbench.tuning.spec import ACCEPTANCE, SPEED, TAU
 from workbench.tuning.study import MEASURED, Study, study_file
 from workbench.tuning.wording import best_spec, options_told
 from workbench.view.visible import safe_text
 
 OPTION = "option."
+_OBJECTIVES = {SPEED: "speedup", TAU: "tokens per step", ACCEPTANCE: "acceptance rate"}
 
 
 def changed_at(name: str) -> tuple[int, int]:
@@ -42,6 +43,7 @@ def trial_frame(study: Study) -> pd.DataFrame:
                 "best": trial is study.best,
                 "tokens_per_step": trial.tokens_per_step,
                 "tokens_per_second": trial.tokens_per_second,
+                "acceptance_rate": trial.acceptance_rate,
                 "prompts": trial.prompts,
                 "lossless": f"{trial.matched} of {trial.compared}" if trial.compared else "–",
                 "told": safe_text(options_told(study, trial.options)),
@@ -65,6 +67,11 @@ def searched(study: Study) -> list[str]:
 def is_speed(study: Study) -> bool:
     """Whether the objective is the paired speedup."""
     return study.spec.objective == SPEED
+
+
+def objective(study: Study) -> str:
+    """What is drawn and tabled, in words."""
+    return _OBJECTIVES[study.spec.objective]
 
 
 def spec_file(study: Study) -> str:
