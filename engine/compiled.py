@@ -274,7 +274,8 @@ def _compile_apart(
     log_path.parent.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable, "-m", "engine.compiled", "--model", loaded.path, "--dtype", loaded.dtype,
-        "--threads", str(torch.get_num_threads()), "--part", part_to_json(part), *kinds,
+        "--threads", str(torch.get_num_threads()), "--part", part_to_json(part),
+        "--target", loaded.target_path, *kinds,
     ]  # fmt: skip
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
@@ -335,11 +336,19 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--part", default=part_to_json(_WHOLE))
+    parser.add_argument("--target", default="", help="of a head that is compiled as a model")
     parser.add_argument("kinds", nargs="+", choices=[SINGLE, TREE, PACKED])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
-        loaded = load_model(arguments.model, dtype=arguments.dtype, device="cpu")
+        path = arguments.target or arguments.model
+        loaded = load_model(path, dtype=arguments.dtype, device="cpu")
+        if arguments.target:
+            from engine.heads.eagle_model import as_draft
+            from engine.heads.files import load_head
+
+            head: Any = load_head(arguments.model, loaded)
+            loaded = as_draft(head, loaded)
     except UserError as error:
         raise SystemExit(str(error)) from error
     compile_packages(loaded, arguments.kinds, part_from_json(arguments.part, loaded))

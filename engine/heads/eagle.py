@@ -22,8 +22,12 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from engine.heads.eagle_shape import EagleShape, check_fits, shape_for
+from engine.heads.norms import gain_of
 from engine.models import LoadedModel
-from engine.parts import Attend
+from engine.parts import Attend, Inside
+
+#: how much of the usual random weights an untrained `fc` keeps
+_NOISE = 0.3
 
 
 class EagleAttention(nn.Module):
@@ -129,11 +133,19 @@ class EagleHead(nn.Module):
     def build(cls, sizes: dict[str, Any], target: LoadedModel) -> Self:
         """An untrained head; sizes that are not given follow the target's.
 
-        Raises UserError for sizes that make no head, or a head of another target.
+        Its features are little more than the highest states that it reads, and its norm is the
+        target's: training finds its way sooner from there than from noise. Raises UserError for
+        sizes that make no head, or a head of another target.
         """
         shape = shape_for(sizes, target)
         check_fits(shape, target)
-        return cls(shape)
+        head = cls(shape)
+        if shape.target_hidden == shape.hidden:
+            with torch.no_grad():
+                head.fc.weight.mul_(_NOISE)
+                head.fc.weight[:, -shape.hidden :] += torch.eye(shape.hidden)
+                head.norm.weight.copy_(gain_of(Inside.of(target.model).norm, shape.hidden))
+        return head
 
     @classmethod
     def read_published(cls, folder: Path, target: LoadedModel) -> Self | None:

@@ -107,4 +107,5 @@ def as_draft(head: EagleHead, target: LoadedModel) -> LoadedModel:
         dtype=target.dtype,
         device=target.device,
         attention="sdpa",
+        target_path=target.path,
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import UserError
+from engine.heads.norms import gain_of
 from engine.models import LoadedModel
 from engine.parts import Attend, Inside
 
@@ -118,7 +119,7 @@ class KangarooAdapter(nn.Module):
             eps=wanted["eps"],
         )  # fmt: skip
         with torch.no_grad():
-            adapter.norm.weight.copy_(_gain(inside.norm, hidden))
+            adapter.norm.weight.copy_(gain_of(inside.norm, hidden))
         return adapter
 
     @classmethod
@@ -164,17 +165,6 @@ def causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """`Attend` over the pass alone, as in training."""
     mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     return mixed.transpose(1, 2)
-
-
-def _gain(norm: nn.Module | None, size: int) -> Tensor:
-    """What a norm multiplies each feature by; some keep it less one, some add a bias."""
-    if norm is None:
-        return torch.ones(size)
-    weight = next(norm.parameters())
-    signs = torch.ones(size, dtype=weight.dtype, device=weight.device)
-    signs[1::2] = -1
-    with torch.no_grad():
-        return ((norm(signs[None]) - norm(-signs[None])) / 2 * signs)[0].float().cpu()
 
 
 def _angles(positions_BN: Tensor, dim: int) -> Tensor:
