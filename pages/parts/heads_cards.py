@@ -55,8 +55,7 @@ def _card(head: Head, at: int) -> None:
     if len(frame):
         st.caption("Right on text held out, by offset: +2 is the token after the next one.")
         show_figure(accuracy_bars(frame, theme=theme()), key=f"heads/card/{at}")
-    for name, said in facts(head):
-        st.caption(f"**{name}** {escape_markdown(said)}")
+    st.caption("  \n".join(f"**{name}:** {escape_markdown(said)}" for name, said in facts(head)))
     if st.button(
         "Try it", icon=":material/play_circle:", key=f"heads/card/{at}/try",
         disabled=bool(head.problem or not head.kind), help="Opens the Run page with this head.",

@@ -22,6 +22,7 @@ from workbench.view.heads_form import going_on, small_training
 from workbench.view.heads_picture import EXPLAINED, picture
 
 _ABREAST = """<style>
+.st-key-heads-tiles > div { flex: 1 1 185px; }
 .st-key-heads-curves > [data-testid=stLayoutWrapper] { flex: 1 1 400px; max-width: 100%; }
 .st-key-heads-kinds > [data-testid=stLayoutWrapper] { flex: 1 1 240px; max-width: 420px; }
 .st-key-heads-kinds > [data-testid=stLayoutWrapper] > div { height: 100%; }
@@ -120,7 +121,7 @@ def _go_on(run: HeadRun, *, active: bool) -> None:
 def _tiles(run: HeadRun) -> None:
     figures = heads_runs.figures(run)
     tile: dict[str, Any] = {"border": True, "height": "stretch"}
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, key="heads-tiles"):
         st.metric("Loss, nats", figures.loss, **tile)
         st.metric(
             f"First guess right at +{figures.offset}", figures.first, figures.over_ngram,

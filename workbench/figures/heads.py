@@ -26,8 +26,9 @@ def loss_curve(
     palette = THEMES[theme]
     found = look.figure(theme)
     found.add_scatter(
-        x=steps["tokens"].to_numpy(), y=steps["loss"].to_numpy(float), mode="lines",
-        name="training", line={"color": palette.draft, "width": 1.5},
+        x=steps["tokens"].to_numpy(), y=steps["loss"].to_numpy(float),
+        mode="lines" if len(steps) > 1 else "markers", name="training",
+        line={"color": palette.draft, "width": 1.5},
         hovertemplate="%{x:,} tokens: <b>%{y:.3f}</b><extra>training</extra>",
     )  # fmt: skip
     if len(held_out):
@@ -84,16 +85,16 @@ def accuracy_bars(card: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figur
     palette = THEMES[theme]
     found = look.figure(theme, height=_SMALL, barmode="overlay", bargap=0.3)
     places = [f"+{offset}" for offset in card["offset"]]
-    for column, name, colour, pattern in (
-        ("top5", "in the first five", palette.other_fill, palette.other),
-        ("top1", "first guess", palette.accepted, palette.accepted),
+    for column, name, fill, stroke, place in (
+        ("top5", "in the first five", palette.other_fill, palette.other, "outside"),
+        ("top1", "first guess", palette.accepted, palette.accepted, "inside"),
     ):
         values = card[column].to_numpy(float)
         found.add_bar(
             x=places, y=values, name=name,
-            marker={"color": colour, "line": {"color": pattern, "width": 1}},
-            text=[f"{value:.0%}" for value in values], textposition="inside",
-            insidetextanchor="end", textangle=0,
+            marker={"color": fill, "line": {"color": stroke, "width": 1}},
+            text=[f"{value:.0%}" for value in values], textposition=place, textangle=0,
+            insidetextanchor="end", insidetextfont={"color": palette.background},
             hovertemplate="%{x}: <b>%{y:.1%}</b><extra>" + name + "</extra>",
         )  # fmt: skip
     if "ngram" in card and card["ngram"].notna().any():
@@ -103,7 +104,8 @@ def accuracy_bars(card: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figur
                     "line": {"width": 2.5}},
             hovertemplate="%{x}: <b>%{y:.1%}</b><extra>n-gram</extra>",
         )  # fmt: skip
-    found.update_yaxes(tickformat=".0%", range=[0, 1], nticks=3)
+    found.update_xaxes(type="category")  # else "+2" is read as a number
+    found.update_yaxes(tickformat=".0%", range=[0, 1.12], tickvals=[0, 0.5, 1])
     return found
 
 

@@ -18,6 +18,7 @@ from workbench.spec import RunSpec
 from workbench.specfile import spec_text
 from workbench.training.spec import OUT
 from workbench.view.compare_form import duration
+from workbench.view.heads_runs import heads_folder
 from workbench.view.visible import safe_text
 
 
@@ -40,11 +41,12 @@ class Head:
 
 
 def heads(trained: list[HeadRun], known: list[Model]) -> list[Head]:
-    """The embedded heads, then those that trainings wrote and those in ./heads; each once."""
+    """The embedded heads, then those that trainings wrote, here or in ./heads; each once."""
     shipped = data_folder() / "heads"
     folders = sorted(path.parent for path in shipped.glob(f"*/{CARD}"))
     folders += [Path(str(run.start["out"])) for run in trained if run.start.get("out")]
-    folders += sorted(path.parent for path in Path("heads").glob(f"*/{CARD}"))
+    for place, where in ((Path("heads"), f"*/{CARD}"), (heads_folder(), f"*/{OUT}/{CARD}")):
+        folders += sorted(path.parent for path in place.glob(where))
     found: dict[Path, Head] = {}
     for folder in folders:
         if folder.resolve() not in found and (folder / CARD).is_file():
