@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from workbench.report.files import gather, write_report
 from workbench.sweeping import reading
 from workbench.sweeping.frame import sweep_rows
 from workbench.sweeping.keeping import Sweep, save_sweep
-from workbench.sweeping.spec import SweepSpec
+from workbench.sweeping.spec import SweepSpec, build_sweep
 
 EXITS = "early-exit:layers=[1,2,3],length=[2,4]"
 
@@ -118,3 +119,10 @@ def test_a_sweep_without_a_measured_cell_has_no_report(runs: Path, monkeypatch) 
     store(runs, scale=1.0, monkeypatch=monkeypatch, done=0)
     with pytest.raises(UserError, match="no measured cell"):
         gather(["exits"], runs)
+
+
+def test_the_example_in_the_documentation_is_a_sweep_over_exits() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "exits.md").read_text(encoding="utf-8")
+    found = build_sweep(tomllib.loads(text.partition("```toml\n")[2].partition("```")[0]))
+    assert len(found.cells()) == 1 + 4 * 4
+    assert {cell.partition(":")[0] for cell in found.cells()} == {"hf-generate", "early-exit"}
