@@ -26,7 +26,7 @@ from workbench.view.heads_form import (
     told,
     training_name,
 )
-from workbench.view.heads_options import describe_kind, describe_recipe
+from workbench.view.heads_options import Setting, describe_kind, describe_recipe
 from workbench.view.heads_picture import EXPLAINED
 from workbench.view.visible import safe_text
 
@@ -181,24 +181,29 @@ def _chosen(kept: dict[str, Any], kind: str) -> dict[str, Any]:
     return kept | {"options": kept["options"].get(kind, {})}
 
 
-def _fields(described: dict[str, Any], where: str, kept: dict[str, Any]) -> dict[str, Any]:
-    """A field for each setting; those left at their defaults are not given."""
+def _fields(described: dict[str, Setting], where: str, kept: dict[str, Any]) -> dict[str, Any]:
+    """A field for each setting; those left as usual are not given."""
     given: dict[str, Any] = {}
     places: list[Any] = []
-    for name, usual in described.items():
-        label, key = name.replace("_", " ").capitalize(), f"heads/{where}/{name}"
-        if isinstance(usual, bool):
-            value: Any = st.toggle(label, kept.get(name, usual), key=key)
+    for name, one in described.items():
+        common: dict[str, Any] = {"key": f"heads/{where}/{name}", "help": one.help or None}
+        now = kept.get(name, one.usual)
+        if isinstance(one.usual, bool):
+            value: Any = st.toggle(one.label, now, **common)
         else:
-            places = places or list(st.columns(2))
+            places = places or list(st.columns(2, vertical_alignment="bottom"))
             place = places.pop(0)
-            if isinstance(usual, int | float):
+            if one.choices:
+                value = place.selectbox(one.label, one.choices, index=one.choices.index(now),
+                                        **common)  # fmt: skip
+            elif isinstance(one.usual, int | float):
+                whole = isinstance(one.usual, int)
                 value = place.number_input(
-                    label, value=kept.get(name, usual), key=key,
-                    format="%d" if isinstance(usual, int) else "%g",
+                    one.label, value=now, format="%d" if whole else "%g",
+                    min_value=(1 if one.usual else 0) if whole else 0.0, **common,
                 )  # fmt: skip
             else:
-                value = place.text_input(label, str(kept.get(name, usual)), key=key)
-        if value != usual:
+                value = place.text_input(one.label, str(now), **common)
+        if value != one.usual:
             given[name] = value
     return given

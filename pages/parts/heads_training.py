@@ -199,5 +199,5 @@ def _nothing_yet(*, active: bool, starting: bool) -> None:
         for kind, explained in EXPLAINED.items():
             with st.container(border=True, key=f"heads-kind-{kind}"):
                 st.markdown(f"**{explained.title}**")
-                st.html(picture(kind, theme()))
+                st.image(picture(kind, theme()), width=330, alt=f"How {explained.title} drafts")
                 st.caption(explained.text)

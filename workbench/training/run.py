@@ -18,7 +18,7 @@ from workbench.job import use_threads
 from workbench.measuring import MEASURE
 from workbench.models import out_of_memory
 from workbench.store.index import prepare_folder
-from workbench.training.spec import LEARNING_RATE, OUT, TrainSpec, write_spec
+from workbench.training.spec import LEARNING_RATES, OPTIMISER, OUT, TrainSpec, write_spec
 
 if TYPE_CHECKING:
     from engine.training.heads import HeadRecipe
@@ -135,7 +135,9 @@ def _recipe(spec: TrainSpec, device: str) -> HeadRecipe:
     from engine.training.heads import HeadRecipe
     from engine.training.progress import Budget
 
-    values = {"lr": LEARNING_RATE} | spec.recipe
+    values = {"optimiser": OPTIMISER} | spec.recipe
+    if not values.get("lr"):
+        values["lr"] = LEARNING_RATES.get(values["optimiser"], 0.0)
     try:
         return HeadRecipe(
             budget=Budget(minutes=spec.minutes, tokens=spec.tokens),

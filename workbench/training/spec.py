@@ -15,8 +15,9 @@ HeadKindName = Literal["medusa", "kangaroo", "eagle"]
 FILE = "spec.json"
 #: below the work folder of a training: the head that it writes
 OUT = "head"
-#: largest one, unless the recipe says otherwise; also that of `draftree train`
-LEARNING_RATE = 3e-3
+#: as `draftree train` has them where nothing else is said
+OPTIMISER = "muon"
+LEARNING_RATES = {"muon": 0.02, "adamw": 3e-3}
 
 
 class TrainSpec(BaseModel):

@@ -33,17 +33,17 @@ EXPLAINED = {
 }
 _WIDTH, _HEIGHT = 300, 168
 _LAYERS = 5
+_FONT = "system-ui, sans-serif"  # an image has no fonts of its page
 
 
 def picture(kind: str, theme: ThemeName) -> str:
-    """The drawing of a kind as an SVG element that scales with its box."""
+    """The drawing of a kind as an SVG that needs nothing else."""
     palette = THEMES[theme]
     drawn = {"medusa": _medusa, "kangaroo": _kangaroo, "eagle": _eagle}[kind](palette)
-    title = f"How {EXPLAINED[kind].title} drafts"
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}" '
-        'style="width:100%;height:auto;max-width:360px;display:block;margin-inline:auto" '
-        f'font-family="inherit" font-size="12" fill="{palette.ink}">{"".join(drawn)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'width="{_WIDTH}" height="{_HEIGHT}" font-family="{_FONT}" font-size="12" '
+        f'fill="{palette.ink}">{"".join(drawn)}</svg>'
     )
 
 
