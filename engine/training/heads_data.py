@@ -96,6 +96,8 @@ def check(recipe: HeadRecipe, target: LoadedModel, data: HeadData) -> None:
             f"rows of {recipe.length} tokens do not suit {target.name}, whose context is "
             f"{target.context_length}; use a length from 8 to {target.context_length}"
         )
+    if recipe.optimiser not in ("adamw", "muon"):
+        raise ValueError(f"the optimiser is {recipe.optimiser!r}; use adamw or muon")
     if len(data.train) < recipe.length:
         raise ValueError(
             f"{len(data.train)} tokens of text are too few to train on rows of {recipe.length}; "

@@ -23,6 +23,7 @@ from engine.training.heads import (
 )
 from engine.training.heads_data import Rows, check, look, mixed_precision, windows
 from engine.training.loop import Meter, run_to_end
+from engine.training.optim import Muon
 from engine.training.progress import (
     OnProgress,
     ShouldStop,
@@ -81,7 +82,7 @@ class HeadRun:
         self.data, self.checkpoint = data, checkpoint
         self.module = objective.module.to(device=recipe.device, dtype=torch.float32).train()
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
-        self.optimiser = _optimiser(self.parameters, recipe)
+        self.optimisers = optimisers(self.parameters, recipe, vocab_size=target.vocab_size)
         self.rows = Rows(data, recipe)
         self.meter = Meter(recipe.budget)
         self.first: HeldOut | None = None
@@ -106,10 +107,11 @@ class HeadRun:
                 loss += self._backward(ids)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         self._refuse_nonsense(loss, float(norm))
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.lr * scale
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = group["base_lr"] * scale
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self.meter.note(loss=loss, tokens=tokens, seconds=time.monotonic() - begun)
         if self.meter.fraction >= (self._looks + 1) * recipe.evaluate_every:
             self._look()
@@ -126,7 +128,7 @@ class HeadRun:
         """Return all that decides the next step."""
         return {
             "module": self.module.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": {name: one.state_dict() for name, one in self.optimisers.items()},
             "rows": self.rows.state_dict(),
             "meter": self.meter.state_dict(),
             "looks": [self._looks, self._since_best],
@@ -138,7 +140,8 @@ class HeadRun:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state."""
         self.module.load_state_dict(state["module"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
         self.rows.load_state_dict(state["rows"])
         self.meter.load_state_dict(state["meter"])
         self._looks, self._since_best = state["looks"]
@@ -224,14 +227,31 @@ class HeadRun:
         self.meter.ended = 0 < recipe.patience <= self._since_best
 
 
-def _optimiser(parameters: list[nn.Parameter], recipe: HeadRecipe) -> torch.optim.AdamW:
-    """Gains and biases are not decayed."""
+def optimisers(
+    parameters: list[nn.Parameter], recipe: HeadRecipe, *, vocab_size: int
+) -> dict[str, torch.optim.Optimizer]:
+    """AdamW for all, or Muon for matrices that map features to features and AdamW for the rest.
+
+    Gains and biases are not decayed; each group keeps its full rate as `base_lr`.
+    """
+    muon = recipe.optimiser == "muon"
+    inner = [p for p in parameters if muon and p.ndim == 2 and vocab_size not in p.shape]
+    chosen = set(map(id, inner))
+    rest = [p for p in parameters if id(p) not in chosen]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+    found: dict[str, torch.optim.Optimizer] = {}
+    if rest:
+        lr = recipe.lr * (0.1 if muon else 1.0)
+        full = [group | {"base_lr": lr} for group in groups if group["params"]]
+        found["adamw"] = torch.optim.AdamW(full, lr=lr, betas=recipe.betas, fused=True)
+    if inner:
+        found["muon"] = Muon(inner, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        for group in found["muon"].param_groups:
+            group["base_lr"] = recipe.lr
+    return found
 
 
 def _copy_of(module: nn.Module) -> dict[str, Tensor]:

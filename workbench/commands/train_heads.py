@@ -109,9 +109,21 @@ def command(kind: str) -> Callable[..., None]:
                 help="Passes whose gradients make a step.", min=1, rich_help_panel=TRAINING
             ),
         ] = 1,
+        optimiser: Annotated[
+            str,
+            typer.Option(
+                help="adamw, or muon for the head's matrices: learns more from few tokens.",
+                rich_help_panel=TRAINING,
+            ),
+        ] = "muon",
         lr: Annotated[
-            float, typer.Option(help="Largest learning rate.", min=0.0, rich_help_panel=TRAINING)
-        ] = 3e-3,
+            float | None,
+            typer.Option(
+                help="Largest learning rate. [default: 0.02 for muon, 0.003 for adamw]",
+                min=0.0,
+                rich_help_panel=TRAINING,
+            ),
+        ] = None,
         patience: Annotated[
             int,
             typer.Option(
@@ -177,7 +189,9 @@ def command(kind: str) -> Callable[..., None]:
                         minutes=20.0 if minutes is None and tokens is None else minutes,
                         tokens=tokens,
                     ),
-                    length=length, rows=rows, accumulate=accumulate, lr=lr, patience=patience,
+                    length=length, rows=rows, accumulate=accumulate, patience=patience,
+                    optimiser=optimiser,
+                    lr=(0.02 if optimiser == "muon" else 3e-3) if lr is None else lr,
                     dtype=usable_dtype(dtype, chosen), device=chosen, seed=seed,
                 ),
             )  # fmt: skip
