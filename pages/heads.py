@@ -17,15 +17,19 @@ VIEWS = {
     "heads": ("Heads", heads_view),
     "searches": ("Searches", searches_view),
 }
+# by hand and not bound: `st.switch_page` refuses to leave a page whose address a widget holds
+linked = st.session_state.setdefault("heads/part", st.query_params.get("part"))
 active = handle().active
 with st.sidebar:  # before the choice of a part: what is started is shown
     heads_form(active=active)
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     st.title("Heads", anchor=False, width="content")
     part = st.segmented_control(
-        "Show", list(VIEWS), default="training", required=True, key="part", bind="query-params",
+        "Show", list(VIEWS), default=linked if linked in VIEWS else "training", required=True,
+        key="part",
         format_func=lambda name: VIEWS[name][0] if name in VIEWS else name,
         label_visibility="collapsed",
     )  # fmt: skip
+st.query_params["part"] = part
 measuring_panel(active=active, kinds=(TRAIN,), page="heads")
-VIEWS.get(part, VIEWS["training"])[1](active=active)
+VIEWS[part][1](active=active)

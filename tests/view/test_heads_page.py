@@ -33,8 +33,8 @@ def page(**address: str) -> AppTest:
 
 
 def part(name: str) -> AppTest:
-    at = page().segmented_control(key="part").set_value(name).run()
-    assert not at.exception
+    at = page(part=name)
+    assert at.segmented_control(key="part").value == name
     return at
 
 
@@ -171,8 +171,11 @@ def test_cards_say_what_fits_and_what_does_not(tmp_path: Path) -> None:
     shipped = len(list((data_folder() / "heads").glob("*/head.json")))
     titles = [one.value for one in at.markdown if one.value.startswith("**")]
     assert titles[shipped] == "**pycode\\-target\\-medusa**", "named after its training"
-    usable = [not button.disabled for button in at.button if str(button.key).endswith("/try")]
-    assert usable[shipped:] == [True, False, False, False]
+    tried = [button for button in at.button if str(button.key).endswith("/try")]
+    assert [not button.disabled for button in tried][shipped:] == [True, False, False, False]
+    tried[shipped].click().run()
+    assert not at.exception
+    assert at.session_state["medusa/head"].endswith("heads/pycode-target-medusa/head")
 
 
 def test_searches_of_the_target_alone_stand_on_this_page_too() -> None:
