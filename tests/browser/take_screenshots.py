@@ -1,7 +1,7 @@
 """The pictures of README and docs, from real runs: `python tests/browser/take_screenshots.py`.
 
-Decodes one prompt by several methods, serves a load, measures a comparison, a sweep and a search
-into a store of its own (or takes the store that `--runs` names), and saves every page in both
+Decodes one prompt by several methods, serves a load, measures a comparison, a sweep and a search,
+and trains heads for two minutes, into a store of its own (or takes the store that `--runs` names), and saves every page in both
 themes at two widths as docs/images/PAGE-THEME-WIDTH.png.
 """
 
@@ -44,6 +44,7 @@ SWEEP = {
     "max_new_tokens": 64,
 }
 STUDY = "tree-search"
+HEADS = "pycode-target-medusa"
 
 
 def main() -> None:
@@ -89,6 +90,9 @@ def fill(environment: dict[str, str], scratch: Path) -> None:
     do("load", "-m", "dynamic-tree", "-o", "policy=auto", "--rate", "2.5", "--requests", "30",
        "-n", "40", "--slots", "5", "--clients", "3", "--deadline", "uniform:4-12",
        "--cancel-fraction", "0.08")  # fmt: skip
+    folder = scratch / "heads" / HEADS
+    do("train", "medusa", "--minutes", "2", "--written", "20000", "--work-dir", str(folder),
+       "--out", str(folder), "--name", "head")  # fmt: skip
     for method in METHODS:
         do("run", "-m", method, "-p", PROMPT, "-n", "160")
 
@@ -205,6 +209,7 @@ VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "compare": ("/compare", settled),
     "sweep": (f"/compare?sweep={SWEEP['name']}", settled),
     "tune": (f"/tune?study={STUDY}", settled),
+    "heads": (f"/heads?training={HEADS}", settled),
     "race": ("/race", show_race),
     "trees": ("/trees?run=last", show_trees),
     "reports": ("/reports", settled),
