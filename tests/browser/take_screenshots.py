@@ -1,8 +1,8 @@
 """The pictures of README and docs, from real runs: `python tests/browser/take_screenshots.py`.
 
 Decodes one prompt by several methods, serves a load, measures a comparison, a sweep and a search,
-and trains heads for two minutes, into a store of its own (or takes the store that `--runs` names), and saves every page in both
-themes at two widths as docs/images/PAGE-THEME-WIDTH.png.
+and trains heads for two minutes, into a store of its own (or takes the store that `--runs` names).
+Saves every page in both themes at two widths as docs/images/PAGE-THEME-WIDTH.png.
 """
 
 from __future__ import annotations
