@@ -6,6 +6,7 @@ That its output is that of plain decoding is in test_contract.py, as for every m
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from engine.drafters.medusa import Options, accuracies_of, tree_of
 from engine.errors import UserError
 from engine.heads.files import load_head
 from engine.heads.medusa_fused import FusedMedusa
+from engine.models import load_model
 from engine.parts import NORMED, Inside, capture
 from engine.records import FinishReason
 from engine.requests import Request
@@ -22,6 +24,7 @@ from engine.sampling import Sampling
 from engine.tree import Source
 from engine.verify_paths import Typical
 from tests.engine.heads_fixture import medusa_by_heart, untrained, write_head
+from tests.engine.test_models import save
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, requests, tiny, tokens_of
 
 WARM = Sampling(temperature=0.8, seed=11)
@@ -123,12 +126,31 @@ def test_guesses_are_made_from_the_state_before_the_root(architecture, batch, ca
     assert checked > 500
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+def test_compiled_passes_keep_the_same_states(tmp_path, batch):
+    target = load_model(str(save(tmp_path / "model", CONFIGS["mistral"])), device="cpu")
+    head = str(write_head(shaken(target), target))
+    trees = {}
+    for execution in ("eager", "compiled"):
+        options = {"head": head, "nodes": 6}
+        engine = engine_for("medusa", options, target, None, batch=batch, execution=execution)
+        assert engine.mode == execution
+        _, steps = decode_all(engine, requests(4, max_new_tokens=12))
+        trees[execution] = [
+            (step.request, step.position, step.tree.tokens_M.tolist()) for step in steps
+        ]
+    assert trees["compiled"] == trees["eager"]
+
+
 @pytest.mark.parametrize("num_layers", [1, 3])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "projection"), [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
-def test_heads_run_together_say_what_each_says_alone(architecture, tied, num_layers):
+def test_heads_run_together_say_what_each_says_alone(architecture, tied, projection, num_layers):
     target = tiny(architecture)
-    heads = shaken(target, num_heads=4, num_layers=num_layers, tied=tied)
+    sizes = {"num_layers": num_layers, "tied": tied, "projection": projection}
+    heads = shaken(target, num_heads=4, **sizes)
     hidden_BD = torch.randn(3, heads.hidden_size)
     with torch.inference_mode():
         together = FusedMedusa(heads, 3, Inside.of(target.model).head)(hidden_BD)
