@@ -32,6 +32,10 @@ class FusedMedusa:
             )
             for layer in more
         ]
+        self._projection_HDD: Tensor | None = None
+        if heads.projections is not None:
+            last: list[Any] = list(heads.projections)[:num_heads]
+            self._projection_HDD = torch.stack([one.weight.T for one in last])
         self._target_head = target_head
         self._own_HDV: Tensor | None = None
         if heads.heads is not None:
@@ -47,6 +51,8 @@ class FusedMedusa:
         for weight_HDD, bias_H1D in self._more:
             inner = torch.baddbmm(bias_H1D, states_HBD, weight_HDD)
             states_HBD = states_HBD + functional.silu(inner)
+        if self._projection_HDD is not None:
+            states_HBD = torch.bmm(states_HBD, self._projection_HDD)
         if self._own_HDV is not None:
             return torch.bmm(states_HBD, self._own_HDV)
         return self._target_head(states_HBD)

@@ -34,10 +34,12 @@ class MedusaObjective:
         num_heads: int = 4,
         num_layers: int = 1,
         tied: bool = True,
+        projection: bool = True,
         hard: float = 0.5,
     ) -> None:
-        """Raises UserError for numbers that make no heads."""
+        """A `projection` is for tied heads alone. Raises UserError for numbers that make none."""
         sizes: dict[str, Any] = {"num_heads": num_heads, "num_layers": num_layers, "tied": tied}
+        sizes["projection"] = projection and tied
         self.module = MedusaHeads.build(sizes, target)
         self.points = (NORMED,)
         self._hard = hard

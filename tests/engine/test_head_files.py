@@ -42,15 +42,19 @@ def test_what_is_written_is_read_again(kind: str, target, tmp_path: Path) -> Non
     assert not any(weight.requires_grad for weight in read.parameters())
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_untrained_medusa_heads_say_what_the_target_says(tied: bool, target) -> None:
-    heads = MedusaHeads.build({"num_heads": 3, "tied": tied}, target)
+@pytest.mark.parametrize(("tied", "projection"), [(True, False), (True, True), (False, False)])
+def test_untrained_medusa_heads_say_what_the_target_says(
+    tied: bool, projection: bool, target
+) -> None:
+    sizes = {"num_heads": 3, "tied": tied, "projection": projection}
+    heads = MedusaHeads.build(sizes, target)
     hidden = torch.randn(2, 5, 32)
     expected = target.model.lm_head(hidden)
     for logits in heads(hidden):
         torch.testing.assert_close(logits, expected)
     count = sum(weight.numel() for weight in heads.parameters())
-    assert count == 3 * (32 * 32 + 32 + (0 if tied else 61 * 32))
+    own = 32 * 32 * projection + (0 if tied else 61 * 32)
+    assert count == 3 * (32 * 32 + 32 + own)
 
 
 def test_heads_of_one_list_are_trained_apart(target) -> None:

@@ -21,8 +21,9 @@ _INTRODUCTIONS = {
     "medusa": """Train Medusa heads: each guesses one token further from the target's last state.
 
     Options (`--option NAME=VALUE`): num_heads (4), num_layers (1), tied (true: the target's own LM
-    head behind every head; false: one each, far larger files), hard (0.5: weight of the text's
-    token against the target's distribution).
+    head behind every head; false: one each, far larger files), projection (true: a matrix of its
+    own before a tied LM head), hard (0.5: weight of the text's token against the target's
+    distribution).
     """,
     "kangaroo": """Train Kangaroo's adapter: with it, the target's first layers draft.
 
@@ -35,6 +36,8 @@ _INTRODUCTIONS = {
     against the target's distribution).
     """,
 }
+#: which learnt more from the same tokens, for the embedded target
+_OPTIMISERS = {"medusa": "adamw", "kangaroo": "adamw", "eagle": "muon"}
 _REST = """
     Half of what it reads is the Python standard library (or --text), half is what the target
     itself writes after such text. Ctrl-C keeps everything: the same command goes on from there.
@@ -112,10 +115,10 @@ def command(kind: str) -> Callable[..., None]:
         optimiser: Annotated[
             str,
             typer.Option(
-                help="adamw, or muon for the head's matrices: learns more from few tokens.",
+                help="adamw, or muon for the matrices inside the head.",
                 rich_help_panel=TRAINING,
             ),
-        ] = "muon",
+        ] = _OPTIMISERS[kind],
         lr: Annotated[
             float | None,
             typer.Option(
