@@ -7,7 +7,7 @@ the training goes, and a run that is taken up appends to the same file. Lines of
     {"event": "start", "time": 1764291000.1, "pid": 4711, "kind": "medusa", "target": "NAME",
      "target_hash": "...", "out": "heads/NAME-medusa", "command": "draftree train medusa ...",
      "step": 0, "tokens": 0, "recipe": {...}}
-    {"event": "phase", "time": ..., "phase": "corpus" | "generate" | "evaluate", "fraction": 0.5}
+    {"event": "phase", "time": ..., "phase": "corpus" | "generate" | "ngram", "fraction": 0.5}
     {"event": "ngram", "time": ..., "held_out": {"2": {"top1": 0.28, ...}, "3": {...}, ...}}
     {"event": "step", "time": ..., "step": 12, "tokens": 12288, "fraction": 0.01, "loss": 3.1,
      "rate": 900.0}
@@ -19,11 +19,11 @@ the training goes, and a run that is taken up appends to the same file. Lines of
 
 `time` is seconds since 1970, `loss` the running mean of the training loss in nats (of the held-out
 loss in `accuracy` lines), `rate` tokens per second, `fraction` the share of the budget that is
-spent (of the phase in `phase` lines: before training the text is read and the target writes some,
-at the end the figures of the card are measured). Accuracies are by offset from the last token that
-the target has run: "2" comes after the next one. `held_out` is against text of the corpus,
-`written` against text the target wrote. A line cut short by a kill is skipped. A log whose last
-event is not `end` belongs to a training that runs, or was killed: `alive` tells which.
+spent (of the phase in `phase` lines: before training the text is read, the target writes some, and
+an n-gram is counted). Accuracies are by offset from the last token that the target has run: "2"
+comes after the next one. `held_out` is against text of the corpus, `written` against text the
+target wrote. A line cut short by a kill is skipped. A log whose last event is not `end` belongs to
+a training that runs, or was killed: `alive` tells which.
 """
 
 from __future__ import annotations

@@ -140,13 +140,17 @@ def _make(
     recipe = job.recipe
     teller.say(PairProgress(phase="corpus", fraction=0.0, message="reading and encoding"))
     parts = split(_files(job))
-    corpus = encode_corpus(parts, target, text_dir / "corpus", seed=recipe.seed)
+    corpus = encode_corpus(
+        parts, target, text_dir / "corpus", seed=recipe.seed,
+        on_progress=teller.say, should_stop=should_stop,
+    )  # fmt: skip
     written = written_held_out = None
     if job.written_tokens and recipe.written_share:
         written, written_held_out = write_text(
             target, corpus, recipe, tokens=job.written_tokens, folder=text_dir,
             on_progress=teller.say, should_stop=should_stop,
         )  # fmt: skip
+    teller.say(PairProgress(phase="ngram", fraction=0.0, message="on the same text"))
     ngram = ngram_accuracy(
         corpus.train,
         corpus.held_out,

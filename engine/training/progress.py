@@ -14,7 +14,8 @@ class PairProgress:
     """A sign of life from the recipe."""
 
     phase: str
-    """`corpus`, `tokenizer`, `target`, `generate`, `draft`, `distil`, `head` or `evaluate`."""
+    """`corpus`, `tokenizer`, `target`, `generate`, `draft`, `distil`, `ngram`, `head` or
+    `evaluate`."""
     fraction: float
     """Share of this phase that is done, 0 to 1."""
     tokens: int = 0

@@ -33,7 +33,7 @@ def test_trains_heads_for_the_embedded_target(tiny_split, tmp_path: Path, capsys
     assert card["options"] == {"num_heads": 2}
     assert card["training"]["tokens"] == 1024
     assert card["held_out"]["2"]["top1"] >= 0
-    assert (tmp_path / "heads" / "pycode-medusa" / "model.safetensors").stat().st_size < 1e6
+    assert (tmp_path / "heads" / "pycode-medusa" / "model.safetensors").stat().st_size < 2e6
     # other options want another folder
     again = ["train", "medusa", *QUICK, *folders, *text]
     assert run_command(again) == 2

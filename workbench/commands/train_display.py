@@ -19,6 +19,7 @@ _PHASES = {
     "generate": "Target writes",
     "draft": "Draft learns",
     "distil": "Draft learns",
+    "ngram": "Counting an n-gram",
     "head": "Head learns",
     "evaluate": "Measuring",
 }
