@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from engine.compiled import forward_for
 from engine.drafters.eagle import EagleDrafter
 from engine.errors import UserError
 from engine.growth import top_k
 from engine.heads.eagle import EagleHead
-from engine.heads.eagle_model import FEATURES, NEXT_FEATURES
+from engine.heads.eagle_model import DRAFTING, FEATURES
 from engine.heads.files import load_head
+from engine.models import load_model
 from engine.parts import capture
 from engine.requests import Request
 from engine.sampling import Sampling
@@ -22,7 +26,8 @@ from engine.training.eagle import EagleObjective
 from engine.training.heads import HeadBatch
 from engine.tree import Source
 from tests.engine.heads_fixture import untrained, write_head
-from tests.engine.tiny import VOCAB, decode_all, engine_for, requests, tiny, tokens_of
+from tests.engine.test_models import save
+from tests.engine.tiny import CONFIGS, VOCAB, decode_all, engine_for, requests, tiny, tokens_of
 
 ARCHITECTURES = ["llama", "qwen3", "gpt2", "gpt-neox", "gemma3"]
 GREEDY = Sampling()
@@ -39,36 +44,22 @@ def lively(target, **sizes) -> EagleHead:
     return head
 
 
-def along(texts: dict[int, list[int]], *, wrong: frozenset[int] = frozenset()):
-    """Growth of chains that follow given texts by slot, but for wrong tokens at some positions."""
+def follow(drafter: EagleDrafter, texts, *, wrong: frozenset[int] = frozenset()):
+    """Have a drafter draft given texts, by request, but for wrong tokens at some positions.
 
-    def grow_for(slot: int):
-        def grow(growth, chooser, depth):
-            node = 0
-            for position in range(chooser.position, chooser.position + min(depth, 4)):
-                (row,) = yield [node]
-                token = texts[slot][position]
-                _, logprob = top_k(row.logits_V, 1, row.log_norm)
-                if position in wrong:
-                    token = (token + 1) % VOCAB
-                (node,) = growth.add_children(node, torch.tensor([token]).numpy(), logprob, logprob)
-                rows.setdefault(slot, []).append(row)
-            return None
-
-        return grow
-
-    rows: dict[int, list] = {}
-    return grow_for, rows
-
-
-def follow(drafter: EagleDrafter, texts, **how):
-    """Have a drafter follow texts; returns the rows of logits it drafts by."""
-    grow_for, rows = along(texts, **how)
-    slot_of = {id(text): slot for slot, text in texts.items()}
-    assert len(slot_of) == len(texts)
+    Returns a list per request that collects the rows of logits it drafts by.
+    """
+    rows: dict[int, list] = {request: [] for request in texts}
 
     def grow(growth, chooser, depth):
-        return grow_for(chooser.noise.request)(growth, chooser, depth)
+        node, request = 0, chooser.noise.request
+        for position in range(chooser.position, chooser.position + min(depth, 4)):
+            (row,) = yield [node]
+            rows[request].append(row)
+            token = (texts[request][position] + (position in wrong)) % VOCAB
+            _, logprob = top_k(row.logits_V, 1, row.log_norm)
+            (node,) = growth.add_children(node, np.array([token]), logprob, logprob)
+        return None
 
     drafter.grow = grow
     return rows
@@ -93,7 +84,7 @@ def test_drafting_computes_what_training_did(architecture, batch):
     places = [0, 3, 11, 17][:batch]
     for at in places:
         engine.add(Request(at, "", tuple(text[: at + 2]), 20))
-    rows = follow(engine._drafter, dict.fromkeys(places, text) | {at: list(text) for at in places})
+    rows = follow(engine._drafter, dict.fromkeys(places, text))
     engine._drafter.propose([active.sequence for active in engine._slots if active])
     for at in places:
         assert len(rows[at]) == 4
@@ -112,7 +103,7 @@ def test_rows_after_steps_are_those_of_a_fresh_run(architecture, wrong):
     wanted = requests(3, max_new_tokens=24)
     plain = tokens_of(decode_all(engine_for("autoregressive", {}, target, None), wanted)[0])
     texts = {r.index: [*r.prompt_ids, *plain[r.index], *[0] * 8] for r in wanted}
-    engine = engine_for("eagle", options, target, None, batch=3)
+    engine, fresh = (engine_for("eagle", options, target, None, batch=b) for b in (3, 1))
     follow(engine._drafter, texts, wrong=wrong)
     for request in wanted:
         engine.add(request)
@@ -120,30 +111,28 @@ def test_rows_after_steps_are_those_of_a_fresh_run(architecture, wrong):
     for _ in range(5):
         accepted |= {record.verdict.num_accepted for record in engine.step().steps}
         for active in filter(None, engine._slots):
-            _check_rows(engine, active.sequence, options, target)
+            _check_rows(engine, active.sequence, fresh)
     assert max(accepted) == 4, "the trap of full acceptance was not tried"
     if wrong:
         assert len(accepted) > 1
 
 
-def _check_rows(engine, sequence, options, target) -> None:
+def _check_rows(engine, sequence, fresh) -> None:
+    """Compare a slot's rows with those of an engine that gets its tokens as a prompt."""
     drafter, slot = engine._drafter, sequence.slot
     runner, length = drafter._runner, int(drafter._runner.length_B[slot])
     assert [*sequence.tokens[: 1 + length], *drafter._pending[slot]] == sequence.tokens
-    fresh = engine_for("eagle", options, target, None)
     fresh.add(Request(0, "", tuple(sequence.tokens), 4))
     other = fresh._drafter._runner
-    for kept, again in zip(
-        [*runner.keys, *runner.values], [*other.keys, *other.values], strict=True
-    ):
-        assert torch.allclose(kept[slot, :length], again[0, :length], atol=1e-4)
-    for point in (FEATURES, NEXT_FEATURES):
-        kept, again = runner.states[point][slot, :length], other.states[point][0, :length]
-        assert torch.allclose(kept, again, atol=1e-4)
-    ids = torch.tensor([sequence.tokens])
-    points = drafter._head.shape.points
-    _, states = capture(target.model, tuple(sorted(set(points))), input_ids=ids, use_cache=False)
-    features = drafter._head.read([states[point] for point in points])[0]
+    rows = [*runner.keys, *runner.values, *runner.states.values()]
+    again = [*other.keys, *other.values, *other.states.values()]
+    for one, another in zip(rows, again, strict=True):
+        assert torch.allclose(one[slot, :length], another[0, :length], atol=1e-4)
+    fresh.cancel()
+    shape, ids = drafter._head.shape, torch.tensor([sequence.tokens])
+    model = engine._loaded.model
+    _, states = capture(model, tuple(sorted(set(shape.points))), input_ids=ids, use_cache=False)
+    features = drafter._head.read([states[point] for point in shape.points])[0]
     assert torch.allclose(runner.states[FEATURES][slot, :length], features[:length], atol=1e-4)
 
 
@@ -305,6 +294,24 @@ def test_published_heads_that_do_not_fit_are_refused(tmp_path):
     beyond = publish(tmp_path / "d", good | {"d2t": good["d2t"] + 50})
     with pytest.raises(UserError, match="drafts token"):
         load_head(str(beyond), target, kind="eagle")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_compiled_head_drafts_the_same_trees(tmp_path, batch):
+    target = load_model(str(save(tmp_path / "model", CONFIGS["llama"])), device="cpu")
+    options = {"head": str(write_head(lively(target), target)), "nodes": 8, "depth": 3}
+    trees = []
+    for execution in ("eager", "compiled"):
+        engine = engine_for("eagle", options, target, None, batch=batch)
+        runner = engine._drafter._runner
+        if execution == "compiled":
+            runner.run = forward_for(runner.loaded, batch, lambda *_: None, part=DRAFTING)
+        assert runner.run.mode == execution
+        _, steps = decode_all(engine, requests(4, max_new_tokens=12))
+        trees.append([(step.request, step.position, step.tree.tokens_M.tolist()) for step in steps])
+    assert trees[0] == trees[1]
 
 
 def test_sizes_that_make_no_head_are_refused():
