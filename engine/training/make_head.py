@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from engine.heads import head_kind
 from engine.heads.files import save_head
 from engine.models import LoadedModel, load_model
@@ -85,7 +87,9 @@ def make_head(
     objective_class = head_kind(job.kind).objective_class()
     target = load_model(job.target, dtype=job.recipe.dtype, device=job.recipe.device)
     try:
-        objective: Objective = objective_class(target, **job.options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(job.recipe.seed)
+            objective: Objective = objective_class(target, **job.options)
     except TypeError as error:
         raise ValueError(f"a {job.kind} head has no such option: {error}") from error
     _claim(job, target, objective, work_dir)

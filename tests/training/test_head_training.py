@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from engine.parts import NORMED
 from engine.training.checkpoint import load_checkpoint
-from engine.training.heads import HeadData, HeadProgress, HeadRecipe
-from engine.training.heads_data import look
+from engine.training.heads import HeadBatch, HeadData, HeadProgress, HeadRecipe
+from engine.training.heads_data import Rows
 from engine.training.heads_ngram import ngram_accuracy
 from engine.training.heads_run import optimisers, train_head
 from engine.training.medusa import MedusaObjective
@@ -215,21 +216,47 @@ def test_the_target_is_never_trained(tmp_path: Path) -> None:
 
 
 def test_a_head_guesses_its_own_offset() -> None:
-    """Hits are counted against the token that many places on: heads that know the song say so."""
+    """Heads that read a position off the state and name the token 2 + head places on are right."""
     ids = torch.from_numpy(songs(rows=4, seed=9).astype(np.int64))
-    objective = MedusaObjective(singer(), num_heads=3)
-    batch = look(singer(), ids, objective.points)
+    objective = MedusaObjective(singer(), num_heads=3, hard=1.0)
+    place_BND = torch.eye(ROW).expand(4, ROW, ROW)
+    batch = HeadBatch(ids, {NORMED: place_BND}, torch.zeros(4, ROW, 61))
 
-    def oracle(hidden_BMD, head: int):
-        """Logits that name the token 2 + head places on."""
-        count = hidden_BMD.shape[1]
-        tokens = ids[:, head + 2 : head + 2 + count]
-        return torch.nn.functional.one_hot(tokens, 61).float()
+    def oracle(hidden_BMD: torch.Tensor, head: int) -> torch.Tensor:
+        wanted = ids.gather(1, hidden_BMD.argmax(-1) + head + 2)
+        return 20.0 * torch.nn.functional.one_hot(wanted, 61)
 
     objective.module.logits = oracle
     found = objective.correct(batch)
     assert {offset: hits.top(1) for offset, hits in found.items()} == {2: 1.0, 3: 1.0, 4: 1.0}
     assert [hits.seen for hits in found.values()] == [4 * (ROW - offset) for offset in (2, 3, 4)]
+    assert float(objective.loss(batch)) < 1e-3
+
+
+def test_a_head_learns_what_the_target_says_at_its_offset() -> None:
+    """Against the target's distribution: that of the row which is about the token it guesses."""
+    ids = torch.from_numpy(songs(rows=4, seed=9).astype(np.int64))
+    objective = MedusaObjective(singer(), num_heads=2, hard=0.0)
+    place_BND = torch.eye(ROW).expand(4, ROW, ROW)
+    said = torch.randint(61, (4, ROW))  # by the target, about the token after each
+    logits = 20.0 * torch.nn.functional.one_hot(said, 61)
+    batch = HeadBatch(ids, {NORMED: place_BND}, logits)
+
+    def oracle(hidden_BMD: torch.Tensor, head: int) -> torch.Tensor:
+        wanted = said.gather(1, hidden_BMD.argmax(-1) + head + 1)
+        return 20.0 * torch.nn.functional.one_hot(wanted, 61)
+
+    objective.module.logits = oracle
+    assert float(objective.loss(batch)) < 1e-3
+
+
+def test_a_share_of_the_passes_is_over_what_the_target_wrote() -> None:
+    data = dataclasses.replace(head_data(), written_RT=np.full((12, ROW), 60, np.int32))
+    for share, expected in ((0.5, [False, True] * 4), (0.25, [False, False, False, True] * 2)):
+        rows = Rows(data, dataclasses.replace(RECIPE, rows=4, written_share=share))
+        drawn = [rows.draw() for _ in range(8)]
+        assert [bool((ids == 60).all()) for ids in drawn] == expected
+        assert {tuple(ids.shape) for ids in drawn} == {(4, ROW)}
 
 
 def test_an_ngram_is_judged_where_heads_are() -> None:

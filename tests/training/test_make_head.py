@@ -101,6 +101,21 @@ def test_a_training_that_was_stopped_goes_on_and_its_log_too(job: HeadJob, tmp_p
     assert run.steps[-1]["step"] == 12
 
 
+def test_the_seed_decides_the_weights(job: HeadJob, tmp_path: Path) -> None:
+    job = dataclasses.replace(job, kind="eagle", options={}, written_tokens=0)
+    target = load_model(job.target, device="cpu")
+    heads = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.rand(len(heads) + 1)  # whatever ran before
+        recipe = dataclasses.replace(RECIPE, budget=Budget(tokens=1), seed=seed)
+        one = dataclasses.replace(job, recipe=recipe)
+        make_head(one, work_dir=tmp_path / f"work-{name}", out=tmp_path / name)
+        heads.append(load_head(str(tmp_path / name), target).state_dict())
+    first, again, other = heads
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert any(not torch.equal(value, other[name]) for name, value in first.items())
+
+
 def test_a_work_folder_serves_one_training(job: HeadJob, tmp_path: Path) -> None:
     work = tmp_path / "work"
     make_head(job, work_dir=work, out=tmp_path / "out")
