@@ -71,7 +71,7 @@ class MedusaHeads(nn.Module):
             else None
         )
         for one in self.projections or ():
-            nn.init.eye_(one.weight)
+            nn.init.eye_(next(one.parameters()))
         self.heads = (
             nn.ModuleList(nn.Linear(hidden_size, vocab_size, bias=False) for _ in range(num_heads))
             if target_head is None

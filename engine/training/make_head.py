@@ -22,10 +22,11 @@ from engine.training.account import corpus_account
 from engine.training.card import stamp
 from engine.training.claims import discard, same_claim
 from engine.training.corpus import SourceFile, read_standard_library, read_texts, split
-from engine.training.heads import HeadData, HeadProgress, HeadRecipe, Hits, Objective, Trained
+from engine.training.heads import HeadData, HeadRecipe, Hits, Objective, Trained
 from engine.training.heads_log import FILE, HeadLog
 from engine.training.heads_ngram import ngram_accuracy
 from engine.training.heads_run import FINAL_FACTOR, train_head
+from engine.training.heads_teller import Teller
 from engine.training.heads_text import encode_corpus, write_text
 from engine.training.progress import (
     OnProgress,
@@ -40,8 +41,6 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = "head.pt"
 _OFFSETS = range(2, 10)
 """At which an n-gram is looked at, for whoever watches to compare with."""
-_STEP_SECONDS = 2.0
-"""Between two `step` lines of the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ def make_head(
         raise ValueError(f"a {job.kind} head has no such option: {error}") from error
     _claim(job, target, objective, work_dir)
     log = HeadLog(work_dir)
-    teller = _Teller(log, on_progress)
+    teller = Teller(log, on_progress)
     log.start(
         kind=job.kind,
         target=target.name,
@@ -138,7 +137,7 @@ def _make(
     *,
     work_dir: Path,
     text_dir: Path,
-    teller: _Teller,
+    teller: Teller,
     should_stop: ShouldStop,
 ) -> dict[str, Any]:
     recipe = job.recipe
@@ -234,41 +233,3 @@ def _reached(work_dir: Path) -> dict[str, Any]:
     state = load_checkpoint(work_dir / CHECKPOINT)
     meter = state["meter"] if state is not None else {}
     return {"step": meter.get("steps", 0), "tokens": meter.get("tokens", 0)}
-
-
-class _Teller:
-    """Passes signs of life on, and writes the log."""
-
-    def __init__(self, log: HeadLog, on_progress: OnProgress) -> None:
-        self._log, self._on_progress = log, on_progress
-        self._last = 0.0
-        self._place: dict[str, Any] = {"step": 0, "tokens": 0, "fraction": 0.0}
-
-    def say(self, progress: PairProgress) -> None:
-        """Tell the caller, and the log now and then."""
-        import time
-
-        self._on_progress(progress)
-        if not isinstance(progress, HeadProgress):
-            self._log.write("phase", phase=progress.phase, fraction=progress.fraction)
-            return
-        self._place = {
-            "step": progress.step, "tokens": progress.tokens, "fraction": progress.fraction
-        }  # fmt: skip
-        if progress.held_out is not None:
-            self._log.write("accuracy", **self._place, **progress.held_out.as_json())
-        now = time.monotonic()
-        if now - self._last > _STEP_SECONDS or progress.fraction == 1:
-            self._last = now
-            rate = progress.tokens_per_second
-            self._log.write("step", **self._place, loss=progress.loss, rate=rate)
-
-    def compare_with(self, ngram: dict[int, Hits]) -> None:
-        """Log how often an n-gram is right."""
-        self._log.write(
-            "ngram", held_out={str(offset): hits.as_json() for offset, hits in ngram.items()}
-        )
-
-    def end(self, state: str, message: str) -> None:
-        """Close the log."""
-        self._log.write("end", **self._place, state=state, message=message)

@@ -16,7 +16,8 @@ from engine.training.checkpoint import load_checkpoint
 from engine.training.heads import HeadBatch, HeadData, HeadProgress, HeadRecipe
 from engine.training.heads_data import Rows
 from engine.training.heads_ngram import ngram_accuracy
-from engine.training.heads_run import optimisers, train_head
+from engine.training.heads_optim import optimisers
+from engine.training.heads_run import train_head
 from engine.training.medusa import MedusaObjective
 from engine.training.progress import Budget, TrainingFailed, TrainingStopped
 from tests.training.heads_target import ROW, head_data, singer, songs, stream

@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import UserError
 from workbench.cli import run_command
-from workbench.commands.train_heads import default_name, kind_options
+from workbench.commands.train_heads_options import default_name, kind_options
 
 QUICK = ["--tokens", "1024", "--length", "32", "--written", "0", "--device", "cpu"]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +12,14 @@ import typer
 from engine.errors import UserError
 from workbench.commands.flags import JsonFlag, TargetFlag, ThreadsFlag
 from workbench.commands.train_display import Display, Interrupt, command_line
+from workbench.commands.train_heads_options import (
+    default_name,
+    kind_options,
+    prepare_process,
+    prompts_of,
+    sentence,
+    usable_dtype,
+)
 
 TEXT, TRAINING = "Text", "Training"
 
@@ -165,7 +171,7 @@ def command(kind: str) -> Callable[..., None]:
         ] = None,
         as_json: JsonFlag = False,
     ) -> None:
-        _prepare_process(dtype, device)
+        prepare_process(dtype, device)
         from engine.training.heads import HeadRecipe
         from engine.training.make_head import HeadJob, make_head, start_over
         from engine.training.pair import choose_device
@@ -185,7 +191,7 @@ def command(kind: str) -> Callable[..., None]:
                 target=target or "pycode-target",
                 options=kind_options(kind, option or []),
                 texts=tuple(text or ()),
-                prompts=_prompts(workload),
+                prompts=prompts_of(workload),
                 written_tokens=written,
                 recipe=HeadRecipe(
                     budget=Budget(
@@ -216,7 +222,7 @@ def command(kind: str) -> Callable[..., None]:
         except UserError:
             raise
         except ValueError as error:
-            raise UserError(_sentence(str(error))) from None
+            raise UserError(sentence(str(error))) from None
         if as_json:
             typer.echo(json.dumps(card))
         else:
@@ -224,81 +230,6 @@ def command(kind: str) -> Callable[..., None]:
 
     train.__doc__ = _INTRODUCTIONS[kind] + _REST.format(kind=kind)
     return train
-
-
-def default_name(kind: str, target: str | None) -> str:
-    """What a head is called: pycode-medusa for pycode-target."""
-    name = Path(target or "pycode-target").expanduser().resolve().name
-    return f"{name.removesuffix('-target')}-{kind}"
-
-
-def kind_options(kind: str, given: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` as the kind's objective takes them. Raises UserError."""
-    from engine.heads import head_kind
-
-    signature = inspect.signature(head_kind(kind).objective_class())
-    known = {
-        name: one.default
-        for name, one in signature.parameters.items()
-        if one.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    found: dict[str, Any] = {}
-    for assignment in given:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise UserError(f"--option is {assignment!r}; write it as NAME=VALUE.")
-        if name not in known:
-            raise UserError(
-                f"A {kind} head has no option {name!r}; it has {', '.join(known) or 'none'}."
-            )
-        found[name] = _value(name, value, like=known[name])
-    return found
-
-
-def usable_dtype(dtype: str, device: str) -> str:
-    """Raises UserError for a number format this machine does not compute in."""
-    from workbench.comparing.dtypes import why_unusable
-
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype is {dtype!r}; training takes float32 or bfloat16.")
-    reason = why_unusable(dtype, device)
-    if reason is not None:
-        raise UserError(_sentence(reason))
-    return dtype
-
-
-def _prepare_process(dtype: str, device: str) -> None:
-    """Set what must be set before torch loads."""
-    from workbench.environment import cpu_flags
-
-    # Threads that spin while they wait halve the speed of a machine others use too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    if dtype == "bfloat16" and not device.startswith("cuda") and "avx512_bf16" in cpu_flags():
-        # virtual machines list wider instructions (AMX) that they then refuse to run
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-
-
-def _value(name: str, value: str, *, like: Any) -> Any:
-    try:
-        if isinstance(like, bool):
-            return {"true": True, "false": False}[value.lower()]
-        return type(like)(value)
-    except (KeyError, ValueError):
-        kind = {bool: "true or false", int: "a whole number", float: "a number"}
-        wanted = kind.get(type(like), type(like).__name__)
-        raise UserError(f"--option {name} is {value!r}; use {wanted}.") from None
-
-
-def _prompts(workload: str | None) -> tuple[str, ...]:
-    from workbench.workloads import load_workload
-
-    if workload is None:
-        return ()
-    return tuple("\n".join(question.turns) for question in load_workload(workload))
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def _report(card: dict[str, Any], folder: Path) -> None:
