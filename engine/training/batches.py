@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,23 @@ _FILES_AT_ONCE = 64
 """An encoding takes hundreds of bytes a token: those of a whole corpus would take gigabytes."""
 
 
-def encode_files(files: Sequence[SourceFile], tokenizer: PreTrainedTokenizerFast) -> TokenArray:
-    """Return all files as one int32 token stream, an end-of-text token after each."""
+def encode_files(
+    files: Sequence[SourceFile],
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    on_done: Callable[[int], None] = lambda count: None,
+) -> TokenArray:
+    """Return all files as one int32 token stream, an end-of-text token after each.
+
+    `on_done` is told now and then how many files are done; what it raises ends the work.
+    """
     end = tokenizer.eos_token_id
     parts = []
     for at in range(0, len(files), _FILES_AT_ONCE):
         texts = [file.text for file in files[at : at + _FILES_AT_ONCE]]
         for item in tokenizer.backend_tokenizer.encode_batch(texts):
             parts.append(np.array([*item.ids, end], dtype=np.int32))
+        on_done(min(at + _FILES_AT_ONCE, len(files)))
     return np.concatenate(parts)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,13 @@ from engine.ngram import vocabulary_hash
 from engine.training.batches import BatchSampler, TokenArray, encode_files
 from engine.training.corpus import SourceFile, Split, shuffled
 from engine.training.heads import HeadRecipe
-from engine.training.progress import Budget, OnProgress, ShouldStop
+from engine.training.progress import (
+    Budget,
+    OnProgress,
+    PairProgress,
+    ShouldStop,
+    TrainingStopped,
+)
 from engine.training.store import TeacherStore, fill_store
 from engine.training.teacher import ScoredRows, write_rollouts
 
@@ -42,10 +49,19 @@ class Encoded(NamedTuple):
     held_out: TokenArray
 
 
-def encode_corpus(parts: Split, target: LoadedModel, folder: Path, *, seed: int) -> Encoded:
+def encode_corpus(
+    parts: Split,
+    target: LoadedModel,
+    folder: Path,
+    *,
+    seed: int,
+    on_progress: OnProgress = lambda _: None,
+    should_stop: ShouldStop = lambda: False,
+) -> Encoded:
     """Encode the corpus, tests left out where there is anything else, or load what lies there.
 
     Raises:
+        TrainingStopped: `should_stop` said so; the next call begins anew.
         ValueError: `folder` holds another corpus's tokens, or the target cannot encode text.
     """
     tokenizer = target.tokenizer
@@ -71,9 +87,19 @@ def encode_corpus(parts: Split, target: LoadedModel, folder: Path, *, seed: int)
             )
         return Encoded(*(np.load(folder / f"{name}.npy") for name in files))
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = []
+    total = sum(map(len, files.values()))
+
+    def note(before: int, done: int) -> None:
+        if should_stop():
+            raise TrainingStopped(str(folder))
+        share = (before + done) / total
+        on_progress(PairProgress(phase="corpus", fraction=share, message="encoding"))
+
+    arrays, before = [], 0
     for name, members in files.items():
-        arrays.append(encode_files(shuffled(members, seed=seed), tokenizer))
+        told = partial(note, before)
+        arrays.append(encode_files(shuffled(members, seed=seed), tokenizer, on_done=told))
+        before += len(members)
         np.save(folder / f"{name}.npy", arrays[-1])
         logger.info("%s: %d files, %d tokens", name, len(members), len(arrays[-1]))
     marker.write_text(json.dumps(key))

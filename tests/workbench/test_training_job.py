@@ -126,6 +126,35 @@ def test_wrong_input_is_refused_with_a_sentence(
 ) -> None:
     with pytest.raises(UserError, match=said):
         train(spec.model_copy(update=changes), lambda event: None, no_stop)
+    if changes.get("target"):
+        assert not (heads_folder() / "tiny").exists(), "its name stays free"
+
+
+def test_the_library_is_put_into_tokens_once_and_a_stop_does_not_wait_for_it(
+    spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.training import make_head
+    from engine.training.corpus import SourceFile
+
+    files = [SourceFile(f"m{at}.py", f"def f{at}(a):\n    return a\n" * 40) for at in range(140)]
+    monkeypatch.setattr(make_head, "read_standard_library", lambda: files)
+    library = spec.model_copy(update={"texts": [], "tokens": 512})
+    told: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Progress):
+            told.append(event.message)
+
+    end = train(library, note, lambda: any("into tokens" in one for one in told))
+    assert end.status == "cancelled"
+    assert sum("into tokens" in one for one in told) == 1
+    assert train(library, note, no_stop).status == "finished"
+    assert any("into tokens: 4" in one for one in told), "how far it is"
+    (folder,) = (heads_folder() / ".library").glob("*/corpus")
+    made = folder.stat().st_mtime_ns
+    other = library.model_copy(update={"name": "second"})
+    assert train(other, note, no_stop).status == "finished"
+    assert folder.stat().st_mtime_ns == made
 
 
 def test_another_head_does_not_go_on_in_its_folder(spec: TrainSpec) -> None:
@@ -135,8 +164,10 @@ def test_another_head_does_not_go_on_in_its_folder(spec: TrainSpec) -> None:
 
 
 def test_the_same_from_a_terminal(spec: TrainSpec, tmp_path: Path) -> None:
-    typed = train_command(spec, tmp_path / "w")
+    typed = train_command(spec, tmp_path / "w", tmp_path / "t")
     assert typed.startswith(f"draftree train medusa --target {spec.target} --text {spec.texts[0]}")
-    for part in ("--tokens 6144", "--length 64", "--option num_heads=2", "--written 0",
-                 f"--work-dir {tmp_path / 'w'}", "--name head"):  # fmt: skip
+    for part in (
+        "--tokens 6144", "--length 64", "--option num_heads=2", "--written 0", "--name head",
+        f"--work-dir {tmp_path / 'w'}", f"--text-dir {tmp_path / 't'}",
+    ):  # fmt: skip
         assert part in typed

@@ -6,19 +6,29 @@ head itself in `head`. Started again, the same spec goes on where it was stopped
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import UserError
+from engine.training.heads_log import FILE as LOG
 from workbench.comparing.dtypes import why_unusable
 from workbench.events import Event, MeasuringFinished, MeasuringStarted, Progress
 from workbench.job import use_threads
 from workbench.measuring import MEASURE
 from workbench.models import out_of_memory
 from workbench.store.index import prepare_folder
-from workbench.training.spec import LEARNING_RATES, OPTIMISER, OUT, TrainSpec, write_spec
+from workbench.training.spec import (
+    LEARNING_RATES,
+    OPTIMISER,
+    OUT,
+    TrainSpec,
+    forget_spec,
+    write_spec,
+)
 
 if TYPE_CHECKING:
     from engine.training.heads import HeadRecipe
@@ -55,6 +65,7 @@ def train(
     folder = prepare_folder(runs) / FOLDER / spec.name
     use_threads(spec.threads)
     job = head_job(spec)
+    texts = _text_folder(spec, folder)
     write_spec(spec, folder)
     emit(MeasuringStarted(spec.name))
     emit(Progress("load", f"Loading {spec.target}"))
@@ -63,7 +74,8 @@ def train(
             job,
             work_dir=folder,
             out=folder / OUT,
-            command=train_command(spec, folder),
+            text_dir=texts,
+            command=train_command(spec, folder, texts),
             on_progress=lambda progress: emit(_told(progress)),
             should_stop=should_stop,
         )
@@ -71,10 +83,10 @@ def train(
         return MeasuringFinished(spec.name, "cancelled")
     except TrainingFailed as error:
         return MeasuringFinished(spec.name, "failed", str(error))
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(_sentence(str(error))) from error
+    except (UserError, ValueError) as error:
+        if not (folder / LOG).is_file():
+            forget_spec(folder)
+        raise error if isinstance(error, UserError) else UserError(_sentence(str(error))) from error
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -110,7 +122,7 @@ def head_job(spec: TrainSpec) -> HeadJob:
     )
 
 
-def train_command(spec: TrainSpec, folder: Path) -> str:
+def train_command(spec: TrainSpec, folder: Path, texts: Path) -> str:
     """`draftree train KIND ...` that does the same, and goes on with it, from a terminal."""
     import shlex
 
@@ -127,8 +139,27 @@ def train_command(spec: TrainSpec, folder: Path) -> str:
         words += ["--option", f"{name}={value}"]
     words += ["--dtype", spec.dtype, "--device", spec.device, "--seed", str(spec.seed)]
     words += ["--threads", str(spec.threads)] if spec.threads else []
-    words += ["--work-dir", str(folder), "--out", str(folder), "--name", OUT]
+    words += ["--work-dir", str(folder), "--text-dir", str(texts)]
+    words += ["--out", str(folder), "--name", OUT]
     return shlex.join(words)
+
+
+def _text_folder(spec: TrainSpec, folder: Path) -> Path:
+    """Where the text is kept: that of the library serves all trainings that read it alike.
+
+    Putting it into tokens takes a minute, and the target writes for minutes.
+    """
+    from engine.models import content_hash, resolve_path
+    from engine.training.heads import HeadRecipe
+
+    path = resolve_path(spec.target)
+    if spec.texts or spec.workload is not None:
+        return folder
+    length = spec.recipe.get("length", HeadRecipe.length)
+    target = content_hash(path) if Path(path).is_dir() else path
+    key = (target, spec.seed, spec.written, length, spec.dtype, platform.python_version())
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
+    return folder.parent / ".library" / digest
 
 
 def _recipe(spec: TrainSpec, device: str) -> HeadRecipe:

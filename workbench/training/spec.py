@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -73,6 +74,13 @@ def write_spec(spec: TrainSpec, folder: Path) -> None:
         (folder / FILE).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror or error}.") from None
+
+
+def forget_spec(folder: Path) -> None:
+    """Undo `write_spec` where nothing else came of it."""
+    (folder / FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # holds something else
+        folder.rmdir()
 
 
 def read_spec(folder: Path) -> TrainSpec | None:
