@@ -29,7 +29,7 @@ class HeadBatch:
     ids_BN: Tensor
     """int64. Token n is followed by token n + 1 of the row."""
     states: dict[int, Tensor]
-    """Hidden states (B, N, D) by point, those that the objective wants."""
+    """Hidden states (B, N, D) by point, those that the objective wants; float32."""
     logits_BNV: Tensor
     """The target's: row n is about token n + 1."""
 

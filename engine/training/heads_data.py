@@ -29,7 +29,7 @@ def mixed_precision(recipe: HeadRecipe) -> AbstractContextManager[Any]:
 def look(target: LoadedModel, ids_BN: Tensor, points: tuple[int, ...]) -> HeadBatch:
     """Run the target over rows of text. Nothing of it outlives the batch."""
     logits, states = capture(target.model, points, input_ids=ids_BN, use_cache=False)
-    return HeadBatch(ids_BN, states, logits)
+    return HeadBatch(ids_BN, {point: state.float() for point, state in states.items()}, logits)
 
 
 class Rows:
