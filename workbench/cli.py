@@ -60,7 +60,10 @@ COMMANDS = {
         "workbench.commands.compile:compile_pair",
         "Compile a pair's forwards for this machine, once.",
     ),
-    "train": ("workbench.commands.train:train_app", "Train a model pair of your own."),
+    "train": (
+        "workbench.commands.train:train_app",
+        "Train a model pair of your own, or heads for a target.",
+    ),
     "doctor": (
         "workbench.commands.doctor:doctor",
         "Check this machine: what is missing and what to type.",
