@@ -95,3 +95,4 @@ def test_help_tells_the_options_of_the_kind(kind: str, capsys) -> None:
     for name, one in signature.parameters.items():
         if one.kind is inspect.Parameter.KEYWORD_ONLY:
             assert name in words
+    assert "TARGET-KIND" in words  # brackets are no markup

@@ -17,6 +17,8 @@ from workbench.commands.train_ngram import ngram
 
 train_app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
     help="Train a model pair of your own, a draft of bytes, the n-gram stage, or a target's heads.",
 )
 

@@ -155,7 +155,7 @@ def command(kind: str) -> Callable[..., None]:
         ] = "float32",
         device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
         threads: ThreadsFlag = None,
-        seed: Annotated[int, typer.Option(help="Seed of the order of text.")] = 0,
+        seed: Annotated[int, typer.Option(help="Seed of weights and of the order of text.")] = 0,
         resume: Annotated[
             bool, typer.Option(help="Go on from the work folder, or throw away what is in it.")
         ] = True,
