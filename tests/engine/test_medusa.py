@@ -128,14 +128,13 @@ def test_guesses_are_made_from_the_state_before_the_root(architecture, batch, ca
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 3])
-def test_compiled_passes_keep_the_same_states(tmp_path, batch):
+def test_compiled_passes_keep_the_same_states(tmp_path):
     target = load_model(str(save(tmp_path / "model", CONFIGS["mistral"])), device="cpu")
     head = str(write_head(shaken(target), target))
     trees = {}
     for execution in ("eager", "compiled"):
         options = {"head": head, "nodes": 6}
-        engine = engine_for("medusa", options, target, None, batch=batch, execution=execution)
+        engine = engine_for("medusa", options, target, None, batch=3, execution=execution)
         assert engine.mode == execution
         _, steps = decode_all(engine, requests(4, max_new_tokens=12))
         trees[execution] = [
