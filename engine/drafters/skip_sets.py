@@ -69,6 +69,7 @@ def starting_points(num_layers: int) -> dict[str, SkipSet]:
     half = middle[len(middle) // 4 : len(middle) // 4 + -(-len(middle) // 2)]
     of: dict[str, tuple[str, list[int]]] = {
         "every other middle layer": ("l", middle[::2]),
+        "the other middle layers": ("l", middle[1::2] or middle),
         "all middle attentions": ("a", middle),
         "all middle MLPs": ("m", middle),
         "the middle half of the layers": ("l", half),

@@ -42,8 +42,8 @@ def keep_set(study: Study, on: Mapping[str, str], space: Sequence[Dimension]) ->
         notes.insert(
             0,
             f"None of {count(len(study.trials), 'set')} was measurably faster than skipping "
-            "nothing, which is plain decoding: drafting with this target's own layers does not pay "
-            "here.",
+            "nothing, which is plain decoding: no trial shows that drafting with this target's own "
+            "layers pays here.",
         )
     try:
         file = skip_sets.save(found, study.spec.name, path=path)
