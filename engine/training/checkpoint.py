@@ -23,13 +23,27 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         with partial.open("wb") as file:
             torch.save(state, file)
         partial.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        former = "the checkpoint before it is kept" if path.exists() else "there is none before it"
+        reason = _system_error(error)
+        if reason is None:
+            raise
+        former = (
+            "the checkpoint before it is kept. Make room and start the same command again: it goes "
+            "on from there."
+            if path.exists()
+            else "there is none before it. Make room and start the same command again."
+        )
         raise TrainingFailed(
-            f"The checkpoint {path} cannot be written ({error.strerror or error}); {former}. "
-            "Make room and start the same command again: it goes on from there."
+            f"The checkpoint {path} cannot be written ({reason.strerror or reason}); {former}"
         ) from error
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """What the system said: torch's writer puts an error of its own over it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from engine.training.heads import HeadProgress, Hits
@@ -45,5 +46,6 @@ class Teller:
         )
 
     def end(self, state: str, message: str) -> None:
-        """Close the log."""
-        self._log.write("end", **self._place, state=state, message=message)
+        """Close the log, where there is room for a line."""
+        with suppress(OSError):
+            self._log.write("end", **self._place, state=state, message=message)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from engine.heads import head_kind
 from engine.heads.files import save_head
-from engine.models import LoadedModel, load_model
+from engine.models import LoadedModel, first_line, load_model
 from engine.training.account import corpus_account
 from engine.training.card import stamp
 from engine.training.claims import discard, same_claim
@@ -92,6 +93,28 @@ def make_head(
     except TypeError as error:
         raise ValueError(f"a {job.kind} head has no such option: {error}") from error
     _claim(job, target, objective, work_dir)
+    try:
+        return _told(
+            job, target, objective, work_dir=work_dir, text_dir=text_dir or work_dir, out=out,
+            command=command, on_progress=on_progress, should_stop=should_stop,
+        )  # fmt: skip
+    except (OSError, SafetensorError) as error:  # the latter is what its writer makes of them
+        raise TrainingFailed(_no_file(error, work_dir)) from error
+
+
+def _told(
+    job: HeadJob,
+    target: LoadedModel,
+    objective: Objective,
+    *,
+    work_dir: Path,
+    text_dir: Path,
+    out: Path,
+    command: str,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+) -> dict[str, Any]:
+    """Train and save; the log has a beginning and, whatever happens, an end."""
     log = HeadLog(work_dir)
     teller = Teller(log, on_progress)
     log.start(
@@ -105,23 +128,33 @@ def make_head(
     )
     try:
         card = _make(
-            job, target, objective, work_dir=work_dir, text_dir=text_dir or work_dir,
-            teller=teller, should_stop=should_stop,
+            job, target, objective, work_dir=work_dir, text_dir=text_dir, teller=teller,
+            should_stop=should_stop,
         )  # fmt: skip
-        save_head(out, objective.module, card | {"command": command})
+        card["command"] = command
+        save_head(out, objective.module, card)
     except TrainingStopped:
         teller.end("stopped", "stopped; the same command goes on from here")
         raise
-    except OSError as error:
-        message = f"{out} cannot be written ({error.strerror or error}); the training is kept in "
-        message += f"{work_dir}: make room and start the same command again."
-        teller.end("failed", message)
-        raise TrainingFailed(message) from error
+    except (OSError, SafetensorError) as error:
+        teller.end("failed", _no_file(error, work_dir))
+        raise
     except (TrainingFailed, ValueError) as error:
         teller.end("failed", str(error))
         raise
     teller.end("finished", f"wrote {out}")
     return card
+
+
+def _no_file(error: Exception, work_dir: Path) -> str:
+    """Why a file stopped the training, and what is left of it."""
+    reason = getattr(error, "strerror", None) or first_line(error)
+    filename = getattr(error, "filename", None)
+    where = f" ({filename})" if filename else ""
+    return (
+        f"The training cannot go on: {reason}{where}. What lies in {work_dir} is kept: put it "
+        "right, with more room perhaps, and start the same command again."
+    )
 
 
 def start_over(work_dir: Path) -> None:

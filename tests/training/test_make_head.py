@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from engine.errors import UserError
 from engine.heads.files import load_head
 from engine.models import load_model
 from engine.training.heads import HeadRecipe
-from engine.training.heads_log import read_log
+from engine.training.heads_log import HeadLog, read_log
 from engine.training.heads_text import Encoded, write_text
 from engine.training.make_head import HeadJob, make_head
 from engine.training.models import ModelShape, build_model
@@ -127,18 +129,41 @@ def test_a_work_folder_serves_one_training(job: HeadJob, tmp_path: Path) -> None
 def test_a_disk_that_fills_at_the_end_keeps_the_training(
     job: HeadJob, tmp_path: Path, monkeypatch
 ) -> None:
-    import errno
-
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("engine.training.make_head.save_head", full)
-    with pytest.raises(TrainingFailed, match=r"No space left.*make room"):
+    with pytest.raises(TrainingFailed, match=r"No space left.*work is kept.*more room"):
         make_head(job, work_dir=tmp_path / "work", out=tmp_path / "out")
     run = read_log(tmp_path / "work")
     assert run is not None
     assert run.end is not None
     assert run.end["state"] == "failed"
+    monkeypatch.undo()
+    make_head(job, work_dir=tmp_path / "work", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("when", ["writing", "logging"])
+def test_a_disk_that_fills_before_or_while_training_is_told(
+    job: HeadJob, tmp_path: Path, monkeypatch, when: str
+) -> None:
+    """The target's text and the log; checkpoints are in test_head_training.py."""
+    log = HeadLog.write
+
+    def no_room(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    def no_line(self: HeadLog, event: str, **fields: object) -> None:
+        if event in ("step", "end"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        log(self, event, **fields)
+
+    if when == "writing":
+        monkeypatch.setattr("engine.training.store.save_file", no_room)
+    else:
+        monkeypatch.setattr(HeadLog, "write", no_line)
+    with pytest.raises(TrainingFailed, match=r"No space left.*more room"):
+        make_head(job, work_dir=tmp_path / "work", out=tmp_path / "out")
     monkeypatch.undo()
     make_head(job, work_dir=tmp_path / "work", out=tmp_path / "out")
 
