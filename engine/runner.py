@@ -94,6 +94,8 @@ class TreeRunner:
         #: hidden states kept at each point, (slots, rows, D)
         self.states: dict[int, torch.Tensor] = {}
         self.keys, self.values = self._allocate()
+        #: keys and values that the part runs over: a graft's, the last ones, are the draft's alone
+        self._own = slice(len(self.keys) - len(uses.kv_shapes))
         self._one: dict[int, _SlotViews] = {}
         self.length_B = np.zeros(num_slots, np.int32)
         self.count_B = np.zeros(num_slots, np.int32)
@@ -285,7 +287,8 @@ class TreeRunner:
                 packing = Packing(*(t.to(self._device, non_blocking=True) for t in packing))
         views = self._slot(base) if alone else _SlotViews(self.keys, self.values, self.states)
         told = {"states": views.of(self.part.points)} if self.part.points else {}
-        found = self.run(ids, positions, rows, masks, views.keys, views.values, packing, **told)
+        keys, values = views.keys[self._own], views.values[self._own]
+        found = self.run(ids, positions, rows, masks, keys, values, packing, **told)
         return NodeLogits(found.logits_BNV.flatten(0, 1), found.log_norm_BN.flatten(), first)
 
     def _slot(self, slot: int) -> _SlotViews:

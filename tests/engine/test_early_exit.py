@@ -195,6 +195,29 @@ def test_verification_runs_the_later_layers_alone(method, policy):
         hook.remove()
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_each_part_is_given_the_keys_that_it_was_compiled_for(batch):
+    """The target's two layers, and to the draft the adapter's too."""
+    engine = engine_for("kangaroo", {}, tiny(seed=1), None, batch=batch)
+    given: dict[str, set[int]] = {"draft": set(), "target": set()}
+    for name, runner in (("draft", engine._drafter._runner), ("target", engine._target.runner)):
+
+        class Noting:
+            """A forward that notes how many layers of keys it is given."""
+
+            run, to = runner.run, given[name]
+            mode, min_slots, packs = run.mode, run.min_slots, run.packs
+            envelope = staticmethod(run.envelope)
+
+            def __call__(self, *args, **kwargs):
+                self.to.add(len(args[4]))
+                return self.run(*args, **kwargs)
+
+        runner.run = Noting()
+    decode_all(engine, requests(2, max_new_tokens=4))
+    assert given == {"draft": {3}, "target": {2}}
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_step_without_a_draft_runs_the_root_through_both_parts(batch):
     target = tiny(seed=1)
