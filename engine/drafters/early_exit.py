@@ -22,7 +22,7 @@ from engine.models import LoadedModel
 from engine.options import option
 from engine.parts import Inside, Part, Uses
 from engine.sharing import SharedRunner
-from engine.tree import Source, TokenTree
+from engine.tree import Children, Source, TokenTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,6 @@ METHOD = Method(
     training="none, but pays only where the target was trained to exit early",
     hidden_states=True,
     uses=uses,
-    children=(),
+    children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
     children_for=chain_or_tree.children_for,
 )

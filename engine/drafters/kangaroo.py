@@ -20,6 +20,7 @@ from engine.heads.kangaroo import KangarooAdapter
 from engine.models import LoadedModel
 from engine.options import option
 from engine.parts import Part, Uses
+from engine.tree import Children
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +68,6 @@ METHOD = Method(
     training="an adapter",
     hidden_states=True,
     uses=uses,
+    children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
     children_for=chain_or_tree.children_for,
 )
