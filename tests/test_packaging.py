@@ -43,7 +43,7 @@ def check(found: dict) -> None:
     assert found["app"]
     assert found["page"]
     assert found["theme"]
-    assert found["models"] == ["pycode-bytes", "pycode-draft", "pycode-target"]
+    assert found["models"] == ["pycode-bytes", "pycode-draft", "pycode-exit", "pycode-target"]
     assert found["questions"] >= 16
 
 

@@ -27,7 +27,7 @@ tags: [speculative-decoding, {role}]
 ---
 # {title}
 
-The {role} of Draftree's embedded pair: a Llama-architecture model of {millions:.1f}M parameters
+{who}: a Llama-architecture model of {millions:.1f}M parameters
 ({layers} layers, {hidden} hidden, {heads} heads, {intermediate} intermediate, tied embeddings,
 context {context}, vocabulary {vocabulary}), small enough for a laptop's processor. {what}
 It shows what speculative decoding does; it is no coding assistant.
@@ -71,6 +71,8 @@ up to an exit say through the final norm and the LM head, on the same held-out t
 {rows}
 """
 
+_ALONE = "A target of Draftree's without a draft model"
+
 _WHAT = {
     "target": "It was grown from {first} layers while it trained.",
     "onward": "It goes on from `{start}`.",
@@ -109,6 +111,9 @@ def _card(
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return _CARD.format(
         role=role,
+        who=f"The {role} of Draftree's embedded pair"
+        if "draft" in record["parameters"]
+        else _ALONE,
         title=title,
         millions=num_parameters(model) / 1e6,
         layers=config.num_hidden_layers,

@@ -72,7 +72,7 @@ def checks() -> Iterator[Check]:
     yield _browser()
     yield _writable("run folder", runs_folder(), "DRAFTREE_RUNS")
     yield _writable("cache folder", cache_folder(), "DRAFTREE_CACHE")
-    yield from map(_model, ("pycode-target", "pycode-draft", "pycode-bytes"))
+    yield from map(_model, ("pycode-target", "pycode-draft", "pycode-bytes", "pycode-exit"))
     yield _prompts()
     yield _app()
 
