@@ -22,7 +22,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from engine.heads.eagle_shape import EagleShape, check_fits, shape_for
-from engine.heads.norms import gain_of
+from engine.heads.norms import RMSNorm, gain_of
 from engine.models import LoadedModel
 from engine.parts import Attend, Inside
 
@@ -86,10 +86,10 @@ class EagleLayer(nn.Module):
 
     def __init__(self, shape: EagleShape) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(shape.embedding, eps=shape.eps)
-        self.hidden_norm = nn.RMSNorm(shape.hidden, eps=shape.eps)
+        self.input_layernorm = RMSNorm(shape.embedding, eps=shape.eps)
+        self.hidden_norm = RMSNorm(shape.hidden, eps=shape.eps)
         self.self_attn = EagleAttention(shape)
-        self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
+        self.post_attention_layernorm = RMSNorm(shape.hidden, eps=shape.eps)
         self.mlp = EagleMLP(shape)
 
     def forward(
@@ -120,7 +120,7 @@ class EagleHead(nn.Module):
         self.path = ""
         self.fc = nn.Linear(len(shape.points) * shape.target_hidden, shape.hidden, bias=False)
         self.midlayer = EagleLayer(shape)
-        self.norm = nn.RMSNorm(shape.hidden, eps=shape.eps)
+        self.norm = RMSNorm(shape.hidden, eps=shape.eps)
         self.lm_head: nn.Linear | None = None
         if shape.draft_vocab:
             self.lm_head = nn.Linear(shape.hidden, shape.draft_vocab, bias=False)

@@ -1,9 +1,16 @@
-"""What a head needs to know of its target's norms."""
+"""Norms of heads, and what heads need to know of their target's."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+
+class RMSNorm(nn.RMSNorm):
+    """Takes states of another dtype, as mixed precision has them, without a warning of torch's."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        return super().forward(states.to(self.weight.dtype))
 
 
 def gain_of(norm: nn.Module | None, size: int) -> Tensor:
