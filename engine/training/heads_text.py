@@ -74,7 +74,7 @@ def encode_corpus(
         raise ValueError(
             "every file of the text is held out, and none is left to train on: give more files"
         )
-    files = {"train": _library(parts.train), "held_out": _library(parts.held_out)}
+    files = {"train": library(parts.train), "held_out": library(parts.held_out)}
     key: dict[str, Any] = {"vocabulary": vocabulary_hash(tokenizer), "seed": seed}
     for name, members in files.items():
         key[name] = [len(members), sum(len(file.text) for file in members)]
@@ -169,5 +169,6 @@ def _rollouts(
     )
 
 
-def _library(files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+def library(files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+    """Files that are no tests, or all where there is nothing else."""
     return [file for file in files if not file.is_test] or files

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,13 @@ from engine.models import LoadedModel, first_line, load_model
 from engine.training.account import corpus_account
 from engine.training.card import stamp
 from engine.training.claims import discard, same_claim
-from engine.training.corpus import SourceFile, read_standard_library, read_texts, split
+from engine.training.corpus import SourceFile, Split, read_standard_library, read_texts, split
 from engine.training.heads import HeadData, HeadRecipe, Hits, Objective, Trained
 from engine.training.heads_log import FILE, HeadLog
 from engine.training.heads_ngram import ngram_accuracy
 from engine.training.heads_run import FINAL_FACTOR, train_head
 from engine.training.heads_teller import Teller
-from engine.training.heads_text import encode_corpus, write_text
+from engine.training.heads_text import encode_corpus, library, write_text
 from engine.training.progress import (
     OnProgress,
     PairProgress,
@@ -208,9 +209,7 @@ def _make(
     )
     ngram = {offset: ngram[offset] for offset in trained.held_out.text if offset in ngram}
     return _card(job, target, trained, ngram) | {
-        "corpus": corpus_account(
-            parts, num_tokens=len(corpus.train), from_library=not (job.texts or job.prompts)
-        ),
+        "corpus": _account(job, parts, num_tokens=len(corpus.train)),
         "written_tokens": 0 if written is None else int(written.size),
     }
 
@@ -235,6 +234,20 @@ def _card(
         "options": job.options,
         **stamp(),
     }
+
+
+def _account(job: HeadJob, parts: Split, *, num_tokens: int) -> dict[str, Any]:
+    """What the text was, as the pair's cards tell it; tests were left out."""
+    own = bool(job.texts or job.prompts)
+    read = Split([*library(parts.train)], parts.held_out)
+    account = corpus_account(read, num_tokens=num_tokens, from_library=not own)
+    if not own:
+        account["description"] = (
+            f"The sources of Python {platform.python_version()}'s standard library without its "
+            f"tests: {len(read.train)} files, {num_tokens:,} tokens; {len(read.held_out)} files "
+            "held out."
+        )
+    return account
 
 
 def _files(job: HeadJob) -> list[SourceFile]:
