@@ -430,7 +430,7 @@ def test_doctor(
     draftree: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
-    for name in ("pycode-target", "pycode-draft", "pycode-bytes"):
+    for name in ("pycode-target", "pycode-draft", "pycode-bytes", "pycode-exit"):
         folder = data / "models" / name
         folder.mkdir(parents=True)
         for file in ("config.json", "model.safetensors", "tokenizer.json"):
