@@ -53,7 +53,9 @@ def _card(head: Head, at: int) -> None:
         st.warning(escape_markdown(head.problem), icon=":material/warning:")
     frame = accuracies(head.card)
     if len(frame):
-        st.caption("Right on text held out, by offset: +2 is the token after the next one.")
+        st.caption(
+            "Right on text held out: first guess · first five. +2 is the token after the next one."
+        )
         show_figure(accuracy_bars(frame, theme=theme()), key=f"heads/card/{at}")
     st.caption("  \n".join(f"**{name}:** {escape_markdown(said)}" for name, said in facts(head)))
     if st.button(

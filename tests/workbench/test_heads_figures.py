@@ -47,7 +47,8 @@ def test_a_card_in_small(theme) -> None:
     drawn = accuracy_bars(CARD, theme=theme)
     assert [trace.name for trace in drawn.data] == ["in the first five", "first guess", "n-gram"]
     assert list(drawn.data[1].x) == ["+2", "+3"]
-    assert list(drawn.data[1].text) == ["50%", "30%"]
+    assert list(drawn.data[1].y) == [0.5, 0.3]
+    assert drawn.layout.xaxis.ticktext[0] == "+2<br><b>50%</b> · 80%"
     assert drawn.layout.xaxis.type == "category"
     assert [trace.name for trace in accuracy_bars(CARD.assign(ngram=None)).data][-1] == (
         "first guess"

@@ -11,7 +11,7 @@ from workbench.figures import theme as look
 from workbench.figures.theme import ThemeName
 from workbench.view.theme import THEMES
 
-_SMALL = 190
+_SMALL = 200
 
 
 def loss_curve(
@@ -85,16 +85,13 @@ def accuracy_bars(card: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figur
     palette = THEMES[theme]
     found = look.figure(theme, height=_SMALL, barmode="overlay", bargap=0.3)
     places = [f"+{offset}" for offset in card["offset"]]
-    for column, name, fill, stroke, place in (
-        ("top5", "in the first five", palette.other_fill, palette.other, "outside"),
-        ("top1", "first guess", palette.accepted, palette.accepted, "inside"),
+    for column, name, fill, stroke in (
+        ("top5", "in the first five", palette.other_fill, palette.other),
+        ("top1", "first guess", palette.accepted, palette.accepted),
     ):
-        values = card[column].to_numpy(float)
         found.add_bar(
-            x=places, y=values, name=name,
+            x=places, y=card[column].to_numpy(float), name=name,
             marker={"color": fill, "line": {"color": stroke, "width": 1}},
-            text=[f"{value:.0%}" for value in values], textposition=place, textangle=0,
-            insidetextanchor="end", insidetextfont={"color": palette.background},
             hovertemplate="%{x}: <b>%{y:.1%}</b><extra>" + name + "</extra>",
         )  # fmt: skip
     if "ngram" in card and card["ngram"].notna().any():
@@ -104,8 +101,11 @@ def accuracy_bars(card: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figur
                     "line": {"width": 2.5}},
             hovertemplate="%{x}: <b>%{y:.1%}</b><extra>n-gram</extra>",
         )  # fmt: skip
-    found.update_xaxes(type="category")  # else "+2" is read as a number
-    found.update_yaxes(tickformat=".0%", range=[0, 1.12], tickvals=[0, 0.5, 1])
+    told = [f"{place}<br><b>{top1:.0%}</b> · {top5:.0%}" for place, top1, top5
+            in zip(places, card["top1"], card["top5"], strict=True)]  # fmt: skip
+    # a category: else "+2" is read as a number
+    found.update_xaxes(type="category", tickvals=places, ticktext=told)
+    found.update_yaxes(tickformat=".0%", range=[0, 1], tickvals=[0, 0.5, 1])
     return found
 
 
