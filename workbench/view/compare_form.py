@@ -21,10 +21,12 @@ PRESETS = {
     "Common": ["speculative", "static-tree", "dynamic-tree"],
     "Trees by size": ["dynamic-tree:nodes=[2,4,6,8,12,16]"],
     "No draft model": ["prompt-lookup", "suffix", "token-recycling"],
+    "The target itself": ["layer-skip", "early-exit", "kangaroo", "medusa", "eagle"],
 }
 SWEEP_PRESETS = {
     "Nodes and depth": ["dynamic-tree:nodes=[4,6,8],depth=[3,4,5]"],
     "Chain length": ["speculative:length=[1,2,3,4,6,8]"],
+    "Exit and length": ["early-exit:layers=[1,2,3,4],length=[2,3,4,6]"],
     "Policies": ["dynamic-tree:policy=[eagle2,best-first,opt-tree],nodes=[4,8]"],
 }
 BASELINE_LABELS = {
