@@ -107,7 +107,7 @@ def build_engine(
         wanted.append((target, uses.draft))
     forwards, mode = forwards_for(wanted, config)
     slots: dict[str, Any] = {"num_slots": config.batch, "use_cache": config.cache}
-    target_room = slots | {"capacity": config.capacity, "max_tree": max_nodes, "uses": uses}
+    target_room = slots | {"capacity": config.capacity, "max_tree": max_nodes}
     if uses.draft is not None:  # drafting and verification write to the same rows
         target_room["max_tree"] += method.max_draft_rows(config.options) + 1
     draft_room = slots | {
@@ -125,7 +125,7 @@ def build_engine(
     ]
     drafter: Drafter | None = None
     if parallel is None:
-        target_runner = TreeRunner(target, **target_room, forward=forwards[0])
+        target_runner = TreeRunner(target, **target_room, forward=forwards[0], uses=uses)
     else:
         target_runner, drafter = parallel.set_up(
             draft_runners[0] if draft_runners else None,

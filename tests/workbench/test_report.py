@@ -239,7 +239,7 @@ def test_files(measured, tmp_path: Path) -> None:
     markdown = write_report([found.arms[1].run_id], tmp_path / "a.md", runs=runs)
     assert markdown.read_text().startswith("# Report on a run")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.md"]
-    with pytest.raises(UserError, match="one comparison alone"):
+    with pytest.raises(UserError, match="one comparison or sweep alone"):
         gather([found.comparison_id, found.arms[0].run_id], runs)
     with pytest.raises(UserError, match="no comparison"):
         gather(["compare-nope"], runs)
