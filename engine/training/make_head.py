@@ -121,6 +121,7 @@ def _told(
     log.start(
         kind=job.kind,
         target=target.name,
+        target_given=job.target,
         target_hash=target.content_hash,
         out=str(out),
         command=command,

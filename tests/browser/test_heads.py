@@ -68,7 +68,7 @@ def test_from_the_pictures_to_curves_a_card_and_the_run_page(
     assert fits(page)
     button(page, "Try it").last.click()
     expect(page.get_by_text("The spec was taken over.")).to_be_visible(timeout=LONG)
-    expect(page.get_by_text("Medusa", exact=False).first).to_be_visible()
+    expect(page.get_by_role("combobox", name="Method")).to_have_value("medusa")
 
 
 def test_refresh_second_tab_stop_and_go_on(scripted: Callable, new_page: Callable):

@@ -44,20 +44,27 @@ def heads(trained: list[HeadRun], known: list[Model]) -> list[Head]:
     """The embedded heads, then those that trainings wrote, here or in ./heads; each once."""
     shipped = data_folder() / "heads"
     folders = sorted(path.parent for path in shipped.glob(f"*/{CARD}"))
-    folders += [Path(str(run.start["out"])) for run in trained if run.start.get("out")]
+    given = {
+        Path(str(run.start["out"])).resolve(): str(run.start.get("target_given", ""))
+        for run in trained
+        if run.start.get("out")
+    }
+    folders += list(given)
     for place, where in ((Path("heads"), f"*/{CARD}"), (heads_folder(), f"*/{OUT}/{CARD}")):
         folders += sorted(path.parent for path in place.glob(where))
     found: dict[Path, Head] = {}
     for folder in folders:
         if folder.resolve() not in found and (folder / CARD).is_file():
-            found[folder.resolve()] = head_in(folder, known)
+            at = folder.resolve()
+            found[at] = head_in(folder, known, given.get(at, ""))
     return list(found.values())
 
 
 def head_of(run: HeadRun, known: list[Model]) -> Head | None:
     """The head that a training wrote, None where it has written none yet."""
     folder = Path(str(run.start.get("out") or "-"))
-    return head_in(folder, known) if (folder / CARD).is_file() else None
+    given = str(run.start.get("target_given", ""))
+    return head_in(folder, known, given) if (folder / CARD).is_file() else None
 
 
 def accuracies(card: dict[str, Any]) -> pd.DataFrame:
@@ -120,8 +127,8 @@ def trial_spec(head: Head) -> str:
     )  # fmt: skip
 
 
-def head_in(folder: Path, known: list[Model]) -> Head:
-    """The head in a folder, with what is wrong with it."""
+def head_in(folder: Path, known: list[Model], given: str = "") -> Head:
+    """The head in a folder, with what is wrong with it; `given` is what its training was told."""
     embedded = folder.parent == data_folder() / "heads"
     name = folder.name if embedded else str(folder.resolve())
     try:
@@ -130,15 +137,21 @@ def head_in(folder: Path, known: list[Model]) -> Head:
         return Head(folder, name, "", "", {}, embedded, problem=safe_text(str(error)))
     made_for = card.get("target") or {}
     target, problem = target_here(
-        str(made_for.get("name", "")), str(made_for.get("content_hash", "")), known
+        str(made_for.get("name", "")), str(made_for.get("content_hash", "")), known, given
     )
     if not problem and not (folder / WEIGHTS).is_file():
         problem = f"Its weights are missing: {folder / WEIGHTS}."
     return Head(folder, name, str(card["kind"]), target, card, embedded, problem)
 
 
-def target_here(name: str, content_hash: str, known: list[Model]) -> tuple[str, str]:
+def target_here(
+    name: str, content_hash: str, known: list[Model], given: str = ""
+) -> tuple[str, str]:
     """What a spec calls the target that a head was made for, and why it cannot be used."""
+    if "/" in given and (Path(given) / "config.json").is_file():
+        changed = max(file.stat().st_mtime_ns for file in Path(given).iterdir())
+        if _content_hash(given, changed) == content_hash:
+            return given, ""
     called = [model for model in known if name in (model.name, model.path.name)]
     for model in called:
         if _hash_of(model) == content_hash:
