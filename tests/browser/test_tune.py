@@ -42,7 +42,8 @@ def test_from_tune_to_charts_a_file_and_the_run_page(quick: str, new_page: Calla
     button(page, "Tune").click()
     expect(page.get_by_text("as fast as the defaults")).to_be_visible(timeout=LONG)
     assert "study=dynamic-tree-code" in page.url
-    expect(page.locator(".js-plotly-plot")).to_have_count(3, timeout=LONG)
+    # the trials, speed against acceptance, and one figure for each option searched: nodes, depth
+    expect(page.locator(".js-plotly-plot")).to_have_count(4, timeout=LONG)
     with page.expect_download() as told:
         button(page, "Spec as JSON").click()
     spec = json.loads(Path(told.value.path()).read_text())
