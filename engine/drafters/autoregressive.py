@@ -47,5 +47,5 @@ METHOD = Method(
     options=Options,
     build=Autoregressive,
     max_nodes=lambda options: 1,
-    chain=True,
+    chain=lambda options: True,
 )

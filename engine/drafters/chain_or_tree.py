@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from engine.drafters import dynamic_tree
+from engine.drafters.base import Method
 from engine.drafters.model_drafter import Grow
 from engine.drafters.policies import POLICIES
 from engine.drafters.speculative import chain
@@ -40,6 +42,11 @@ def max_draft_rows(options: Options) -> int:
     return dynamic_tree.max_draft_rows(options)
 
 
+def is_chain(options: Options) -> bool:
+    """Whether what is drafted is a chain."""
+    return options.policy == CHAIN or dynamic_tree.is_chain(options)
+
+
 def children_for(options: Options) -> tuple[Children, ...]:
     """Ways to choose children that keep these trees lossless."""
     if options.policy == CHAIN:
@@ -52,3 +59,14 @@ def grow_by(options: Options, children: Children) -> Grow:
     if options.policy == CHAIN:
         return lambda growth, chooser, depth: chain(options.length, growth, chooser, depth)
     return dynamic_tree.grow_by(options, children)
+
+
+#: a registry entry for options of this form
+method = partial(
+    Method,
+    max_nodes=max_nodes,
+    max_draft_rows=max_draft_rows,
+    chain=is_chain,
+    children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
+    children_for=children_for,
+)

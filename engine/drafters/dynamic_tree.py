@@ -63,6 +63,14 @@ def max_draft_rows(options: Options) -> int:
     return POLICIES[options.policy].max_expanded(options)
 
 
+def is_chain(options: Options) -> bool:
+    """Whether a tree has one child under every node, whatever the draft says."""
+    if options.policy == AUTO:
+        return options.most == 1
+    # the root of grow-and-prune proposes twice as many
+    return options.nodes == 1 or (options.top_k == 1 and options.policy != "grow-and-prune")
+
+
 def children_for(options: Options) -> tuple[Children, ...]:
     """Pruning sampled children would break losslessness: only best-first may sample."""
     if options.policy != AUTO and POLICIES[options.policy].may_sample:
@@ -110,6 +118,7 @@ METHOD = Method(
     max_nodes=max_nodes,
     max_draft_rows=max_draft_rows,
     needs_draft=True,
+    chain=is_chain,
     merges=True,
     one_draft_because=one_draft_because,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),

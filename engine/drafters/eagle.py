@@ -172,6 +172,7 @@ METHOD = Method(
     training="a head",
     hidden_states=True,
     uses=uses,
+    chain=dynamic_tree.is_chain,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
     children_for=dynamic_tree.children_for,
 )

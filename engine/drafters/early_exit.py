@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.drafters import chain_or_tree
-from engine.drafters.base import DrafterContext, Method, Sequence
+from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.model_drafter import ModelDrafter
 from engine.growth import Growth
 from engine.heads.kangaroo import check_exit
@@ -22,7 +22,7 @@ from engine.models import LoadedModel
 from engine.options import option
 from engine.parts import Inside, Part, Uses
 from engine.sharing import SharedRunner
-from engine.tree import Children, Source, TokenTree
+from engine.tree import Source, TokenTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,12 @@ def uses(options: Options, target: LoadedModel) -> Uses:
     return Uses(target=Part(first=exit_layer), draft=draft)
 
 
-METHOD = Method(
+METHOD = chain_or_tree.method(
     name="early-exit",
     summary="The target's first layers draft, and its other layers verify from where they left.",
     options=Options,
     build=ExitDrafter,
-    max_nodes=chain_or_tree.max_nodes,
-    max_draft_rows=chain_or_tree.max_draft_rows,
     training="layer dropout and exit loss, optional",
     hidden_states=True,
     uses=uses,
-    children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
-    children_for=chain_or_tree.children_for,
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from engine.drafters import chain_or_tree
-from engine.drafters.base import DrafterContext, Method
+from engine.drafters.base import DrafterContext
 from engine.drafters.early_exit import ExitDrafter
 from engine.drafters.heads import head_for, head_option
 from engine.growth import Growth
@@ -20,7 +20,6 @@ from engine.heads.kangaroo import KangarooAdapter
 from engine.models import LoadedModel
 from engine.options import option
 from engine.parts import Part, Uses
-from engine.tree import Children
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +57,12 @@ def uses(options: Options, target: LoadedModel) -> Uses:
     return Uses(target=Part(first=exit_layer), draft=draft)
 
 
-METHOD = Method(
+METHOD = chain_or_tree.method(
     name="kangaroo",
     summary="The target's first layers and a trained adapter draft, until they are unsure.",
     options=Options,
     build=KangarooDrafter,
-    max_nodes=chain_or_tree.max_nodes,
-    max_draft_rows=chain_or_tree.max_draft_rows,
     training="an adapter",
     hidden_states=True,
     uses=uses,
-    children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
-    children_for=chain_or_tree.children_for,
 )

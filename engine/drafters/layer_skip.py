@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from engine.drafters import chain_or_tree
-from engine.drafters.base import DrafterContext, Method
+from engine.drafters.base import DrafterContext
 from engine.drafters.model_drafter import ModelDrafter
 from engine.drafters.policies import POLICIES
 from engine.drafters.skip_sets import AUTO, Resolved, resolve
@@ -23,7 +23,6 @@ from engine.errors import UserError
 from engine.models import LoadedModel
 from engine.options import SUBLAYERS, option
 from engine.parts import Inside, Part, Sublayer, Uses, copy_of
-from engine.tree import Children
 
 #: where the adaptive exit begins (section 3.3), greedy and sampling
 _GREEDY_EXIT, _SAMPLING_EXIT = 0.8, 0.5
@@ -124,14 +123,10 @@ def _other(one: Sublayer) -> Sublayer:
     return Sublayer("mlp" if one.kind == "attention" else "attention", one.layer)
 
 
-METHOD = Method(
+METHOD = chain_or_tree.method(
     name="layer-skip",
     summary="The target itself drafts, some of its attention and MLP sublayers left out.",
     options=Options,
     build=LayerSkip,
-    max_nodes=chain_or_tree.max_nodes,
-    max_draft_rows=chain_or_tree.max_draft_rows,
     uses=lambda options, target: Uses(draft=Part(skipped=resolved(options, target).skipped)),
-    children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
-    children_for=chain_or_tree.children_for,
 )

@@ -42,7 +42,7 @@ METHOD = Method(
     max_nodes=lambda options: options.length + 1,
     max_draft_rows=lambda options: options.length,
     needs_draft=True,
-    chain=True,
+    chain=lambda options: True,
     merges=True,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
 )

@@ -160,6 +160,7 @@ METHOD = Method(
     max_nodes=lambda options: options.nodes + 1,
     max_draft_rows=lambda options: dynamic_tree.max_draft_rows(options) * (1 + options.guesses),
     needs_draft=True,
+    chain=dynamic_tree.is_chain,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
     children_for=dynamic_tree.children_for,
 )

@@ -50,6 +50,12 @@ def shape_of(options: Options) -> Shape:
     return from_expansion(options.expansion)
 
 
+def is_chain(options: Options) -> bool:
+    """Whether every node of the shape has one child at most."""
+    parents_N = shape_of(options).parents_N
+    return list(parents_N) == list(range(-1, len(parents_N) - 1))
+
+
 class _Plan:
     """A shape arranged for growing: per level, the nodes to expand and their children's ranks."""
 
@@ -107,6 +113,7 @@ METHOD = Method(
     max_nodes=lambda options: shape_of(options).num_nodes,
     max_draft_rows=lambda options: _Plan(shape_of(options)).num_expanded,
     needs_draft=True,
+    chain=is_chain,
     merges=True,
     children=(Children.COUPLED, Children.FIXED, Children.SAMPLED),
 )

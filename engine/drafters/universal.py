@@ -269,5 +269,5 @@ METHOD = Method(
     draft_capacity=draft_capacity,
     needs_draft=True,
     same_vocabulary=False,
-    chain=True,
+    chain=lambda options: True,
 )

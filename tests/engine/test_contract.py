@@ -14,7 +14,7 @@ import torch
 from engine import ngram
 from engine.errors import UserError
 from engine.records import Fate, FinishReason, Origin
-from engine.registry import METHODS, method_names
+from engine.registry import METHODS, method_names, parse_options
 from engine.sampling import Sampling
 from engine.tree import Source
 from tests.engine.heads_fixture import needs_head
@@ -131,6 +131,12 @@ def test_same_tokens_as_plain_decoding(pair, plain, method, options, sampling, b
         )
     for step in steps:
         _check_record(step)
+    if METHODS[method].chain(parse_options(method, options)):
+        assert all(_is_chain(step.tree) for step in steps)
+
+
+def _is_chain(tree) -> bool:
+    return tree.parents_M[: tree.num_nodes].tolist() == list(range(-1, tree.num_nodes - 1))
 
 
 def _check_record(step) -> None:
@@ -278,19 +284,63 @@ def test_rules_for_draws_are_refused_where_nothing_is_drawn(pair, rule):
         engine_for("prompt-lookup", {}, *pair, sampling=WARM, verify=rule)
 
 
-def test_block_verification_of_chains_and_only_of_those(pair):
-    done, steps = decode_all(
-        engine_for("speculative", {}, *pair, sampling=WARM, verify="block"), requests()
-    )
-    again, _ = decode_all(
-        engine_for("speculative", {}, *pair, sampling=WARM, verify="block", batch=4), requests()
-    )
-    assert tokens_of(done) == tokens_of(again)
-    assert any(step.verdict.num_accepted for step in steps)
-    for step in steps:
+CHAINS = [
+    ("speculative", {}),
+    ("static-tree", {"expansion": "1,1,1"}),
+    ("static-tree", {"paths": "0.0.0"}),
+    ("dynamic-tree", {"policy": "best-first", "top_k": 1}),
+    ("staged", {"policy": "best-first", "top_k": 1}),
+    ("layer-skip", {"skip": "a1", "length": 4}),
+    ("layer-skip", {"skip": "m0", "policy": "best-first", "nodes": 1}),
+    ("early-exit", {}),
+    ("early-exit", {"policy": "best-first", "top_k": 1, "nodes": 3}),
+    ("kangaroo", {"confidence": 0.1}),
+    ("eagle", {"policy": "best-first", "top_k": 1, "nodes": 3}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), CHAINS)
+def test_block_verification_of_whatever_drafts_chains(pair, method, options):
+    runs = [
+        decode_all(
+            engine_for(method, options, *pair, sampling=WARM, verify="block", batch=batch),
+            requests(3),
+        )
+        for batch in (1, 3)
+    ]
+    assert tokens_of(runs[0][0]) == tokens_of(runs[1][0])
+    for step in runs[0][1]:
         _check_record(step)
-    with pytest.raises(UserError, match="traversal"):
-        engine_for("static-tree", {}, *pair, sampling=WARM, verify="block")
+    assert any(step.tree.num_drafted for step in runs[0][1])
+    if not needs_head(method):
+        assert any(step.verdict.num_accepted for step in runs[0][1])
+
+
+@pytest.mark.parametrize("policy", ["eagle2", "opt-tree", "grow-and-prune", "auto"])
+def test_growth_by_single_children_is_a_chain(pair, policy):
+    for narrow in ({"top_k": 1}, {"nodes": 1, "most": 1}):
+        options = {"policy": policy} | narrow
+        if not METHODS["dynamic-tree"].chain(parse_options("dynamic-tree", options)):
+            assert policy in ("grow-and-prune", "auto")
+            continue
+        _, steps = decode_all(engine_for("dynamic-tree", options, *pair), requests(2))
+        assert all(_is_chain(step.tree) for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("static-tree", {}),
+        ("dynamic-tree", {"policy": "best-first"}),
+        ("layer-skip", {"policy": "best-first"}),
+        ("early-exit", {"policy": "best-first"}),
+        ("kangaroo", {"policy": "best-first"}),
+        ("eagle", {"policy": "best-first"}),
+    ],
+)
+def test_block_verification_of_trees_is_refused(pair, method, options):
+    with pytest.raises(UserError, match=f"{method} with these options drafts trees.*traversal"):
+        engine_for(method, options, *pair, sampling=WARM, verify="block")
 
 
 def test_typical_acceptance_is_another_text_and_greedy_is_not(pair, plain):

@@ -25,8 +25,13 @@ Q[0, 1] = np.array([0.6, 0.4, 0.0])  # and one the draft never proposes
 Judge = Callable[[TokenTree, Callable, Callable, Callable], Verdict]
 
 
-def drawn(script: Script, counts: tuple[int, ...], *, replacement: bool) -> TokenTree:
-    """A tree of drawn children: counts[d] under every node at depth d."""
+def drawn(
+    script: Script, counts: tuple[int, ...], *, replacement: bool, least: float = 0.0
+) -> TokenTree:
+    """A tree of drawn children: counts[d] under every node at depth d.
+
+    Nothing hangs under a token that the draft gave less than `least`.
+    """
     tokens, parents, probs = [0], [-1], {}
     level: list[tuple[int, tuple[int, ...]]] = [(0, ())]
     for count in counts:
@@ -42,7 +47,8 @@ def drawn(script: Script, counts: tuple[int, ...], *, replacement: bool) -> Toke
                     q[token] = 0.0
                 tokens.append(token)
                 parents.append(node)
-                below.append((len(tokens) - 1, (*path, token)))
+                if Q[path][token] >= least:
+                    below.append((len(tokens) - 1, (*path, token)))
         level = below
     tree = tree_from_lists(tokens, parents, [0.0] * len(tokens), children=Children.SAMPLED)
     tree.draft_probs = probs
@@ -50,7 +56,12 @@ def drawn(script: Script, counts: tuple[int, ...], *, replacement: bool) -> Toke
 
 
 def law(
-    monkeypatch, judge: Judge, counts: tuple[int, ...], *, replacement: bool
+    monkeypatch,
+    judge: Judge,
+    counts: tuple[int, ...],
+    *,
+    replacement: bool,
+    least: float = 0.0,
 ) -> tuple[np.ndarray, float]:
     """Exact joint law of the next LEVELS tokens, and the expected number of accepted ones."""
     for module in (verify, paths):
@@ -58,7 +69,7 @@ def law(
     joint, accepted = np.zeros((V,) * LEVELS), 0.0
 
     def run(script: Script) -> tuple[tuple[int, ...], int]:
-        tree = drawn(script, counts, replacement=replacement)
+        tree = drawn(script, counts, replacement=replacement, least=least)
 
         def probs(node: int) -> np.ndarray:
             path = tuple(int(tree.tokens_M[n]) for n in tree.path_to(node)[1:])
@@ -91,6 +102,16 @@ def traversal_with(replacement: bool) -> Judge:
 def test_block_has_the_targets_law(monkeypatch, counts):
     found, _ = law(monkeypatch, paths.block, counts, replacement=True)
     np.testing.assert_allclose(found, TRUTH, atol=1e-12)
+
+
+@pytest.mark.parametrize("least", [0.2, 0.4])
+@pytest.mark.parametrize("judge", [paths.block, paths.traversal])
+def test_where_a_chain_ends_may_depend_on_what_was_drawn(monkeypatch, judge, least):
+    """Drafting that stops where it is unsure: Kangaroo's second exit, the adaptive exit."""
+    found, accepted = law(monkeypatch, judge, (1, 1, 1), replacement=True, least=least)
+    np.testing.assert_allclose(found, TRUTH, atol=1e-12)
+    whole = law(monkeypatch, judge, (1, 1, 1), replacement=True)[1]
+    assert law(monkeypatch, judge, (1,), replacement=True)[1] < accepted < whole
 
 
 @pytest.mark.parametrize("replacement", [False, True])

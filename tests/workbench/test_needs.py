@@ -16,7 +16,8 @@ def test_every_method_of_the_registry_has_a_row():
 
 def test_rules_for_draws_stand_only_where_children_may_be_drawn():
     by_method = {row.method: row.lossless_under for row in needs(method_names())}
-    assert "block" in by_method["speculative"]
+    for drafts_chains in ("speculative", "early-exit", "kangaroo", "layer-skip"):
+        assert "block" in by_method[drafts_chains]
     assert "traversal" in by_method["static-tree"]
     assert "block" not in by_method["static-tree"]
     assert by_method["suffix"] == by_method["prompt-lookup"] == "match"

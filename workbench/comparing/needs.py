@@ -35,7 +35,7 @@ def _needs(name: str) -> Needs:
     rules = ["match"]
     if Children.SAMPLED in method.children:
         rules += ["multi-step", "without-replacement", "traversal"]
-        rules += ["block"] if method.chain else []
+        rules += ["block"] if method.chain(method.options()) else []
     return Needs(
         method=name,
         draft_model=("one or more" if method.merges else "yes") if method.needs_draft else "no",
