@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from cuda_ext import memory
-from engine.drafters.base import Sequence
 
 _TORCH = {
     "int64": torch.int64, "float64": torch.float64, "int32": torch.int32,
@@ -60,33 +59,16 @@ class Packed:
             torch.cuda.current_stream(self._there.device).synchronize()
 
 
-class NoiseTable:
-    """Gumbel noise of the positions that trees reach, on the device; each is copied there once."""
+#: waits until a copy is there
+Wait = Callable[[], object]
 
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
-        self.table_RV = torch.zeros(0, vocab_size, dtype=torch.float64, device=device)
-        self._row: dict[tuple[int, int], int] = {}  # (request, position) -> row
 
-    def rows(self, sequences: list[Sequence], depths: list[int]) -> list[list[int]]:
-        """For each request the rows of its positions, from the root's child down to its depth."""
-        wanted = [
-            [(s.noise.request, s.position + d) for d in range(depth + 1)]
-            for s, depth in zip(sequences, depths, strict=True)
-        ]
-        needed = {key for keys in wanted for key in keys}
-        self._row = {key: row for key, row in self._row.items() if key in needed}
-        missing = [key for key in needed if key not in self._row]
-        used = set(self._row.values())
-        lacking = len(needed) - len(self.table_RV)
-        if lacking > 0:
-            more = self.table_RV.new_zeros(lacking, self.table_RV.shape[1])
-            self.table_RV = torch.cat([self.table_RV, more])
-        free = (row for row in range(len(self.table_RV)) if row not in used)
-        by_request = {s.noise.request: s.noise for s in sequences}
-        for (request, position), row in zip(missing, free, strict=False):
-            noise = torch.from_numpy(by_request[request].at(position))
-            if self.table_RV.is_cuda:
-                noise = noise.pin_memory()
-            self.table_RV[row].copy_(noise, non_blocking=True)
-            self._row[request, position] = row
-        return [[self._row[key] for key in keys] for keys in wanted]
+def to_pinned(values: torch.Tensor) -> tuple[torch.Tensor, Wait]:
+    """A copy under way into pinned memory, and what waits for it."""
+    if values.device.type == "cpu":
+        return values, lambda: None
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record(torch.cuda.current_stream(values.device))
+    return host, there.synchronize

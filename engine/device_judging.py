@@ -14,7 +14,8 @@ from cuda_ext.accept import Scratch, Settings
 from cuda_ext.arrays import GREEDY, Draws, RowStats, Trees, Verdicts
 from cuda_ext.checks import check_draws, check_trees
 from cuda_ext.step import Cache, step
-from engine.device_buffers import Layout, NoiseTable, Packed
+from engine.device_buffers import Layout, Packed
+from engine.device_sampling import DeviceNoise, warp_on_device
 from engine.device_scores import DeviceScores
 from engine.drafters.base import Sequence
 from engine.judging import draft_rows, is_drawn, uniforms_of, verdict_of
@@ -61,11 +62,11 @@ class _Envelope:
 
 
 class DeviceJudge:
-    """Keeps what persists between steps: buffers, the table of noise, scratch."""
+    """Keeps what persists between steps: buffers, scratch, noise that drafting may share."""
 
-    def __init__(self) -> None:
+    def __init__(self, noise: DeviceNoise | None = None) -> None:
         self._envelopes: dict[tuple[int, ...], _Envelope] = {}
-        self._noise: NoiseTable | None = None
+        self._noise = noise or DeviceNoise()
         self._laws: dict[tuple[int, int], torch.Tensor] = {}
 
     def judge(
@@ -97,13 +98,13 @@ class DeviceJudge:
         given.host["first"][:] = [found.first[sequence.slot] for sequence in sequences]
         self._fill(given.host, trees, sequences)
         noise_RV, laws_RV = self._randomness(
-            settings, given.host, trees, sampling, sequences, vocab_size, device
+            settings, given.host, trees, sampling, sequences, device
         )
         self._check(settings, given.host, len(logits_RV), vocab_size, noise_RV, laws_RV)
         given.upload()
         judged_RV = logits_RV
         if sampling.is_cut and settings.rule != GREEDY:
-            judged_RV = cut_on_device(logits_RV, sampling)
+            judged_RV = warp_on_device(logits_RV, sampling)
             settings = settings._replace(scale=1.0)
         moves = runner.use_cache and len(runner.words) == 1
         words = runner.words[0] if moves else runner.words[0][:0]
@@ -151,7 +152,6 @@ class DeviceJudge:
         trees: list[TokenTree],
         sampling: Sampling,
         sequences: list[Sequence],
-        vocab_size: int,
         device: torch.device,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tables of noise and of draft laws on the device, and their rows by node in `host`."""
@@ -159,13 +159,13 @@ class DeviceJudge:
         if settings.rule == GREEDY:
             return nothing, nothing
         if not is_drawn(settings):
-            if self._noise is None:
-                self._noise = NoiseTable(vocab_size, device)
-            depths = [int(tree.depth_M[: tree.num_nodes].max()) for tree in trees]
-            for b, rows_D in enumerate(self._noise.rows(sequences, depths)):
-                depth_N = trees[b].depth_M[: trees[b].num_nodes]
-                host["noise_row"][b, : len(depth_N)] = np.asarray(rows_D)[depth_N]
-            return self._noise.table_RV, nothing
+            table = self._noise.on(device)
+            for b, (tree, sequence) in enumerate(zip(trees, sequences, strict=True)):
+                depth_N = tree.depth_M[: tree.num_nodes]
+                positions = range(sequence.position, sequence.position + int(depth_N.max()) + 1)
+                rows_D = np.asarray([table.row(sequence.noise, at) for at in positions], np.int32)
+                host["noise_row"][b, : len(depth_N)] = rows_D[depth_N]
+            return table.table_RV, nothing
         laws: list[np.ndarray] = []
         for b, (tree, sequence) in enumerate(zip(trees, sequences, strict=True)):
             own, row_N = draft_rows(tree)
@@ -224,23 +224,3 @@ class DeviceJudge:
             seen.known[verdict.path_A[-1], verdict.next_token] = float(host["next_logprob"][b])
             verdicts.append(verdict)
         return verdicts
-
-
-def cut_on_device(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """`sampling.warp` by torch: log-probabilities after temperature, top-k and top-p, float64.
-
-    A sort of every row, where the host sorts rows of the path alone: the price of not copying.
-    """
-    scores = logits_RV.double() / sampling.temperature
-    vocab_size = scores.shape[-1]
-    if 0 < sampling.top_k < vocab_size:
-        kth = scores.topk(sampling.top_k, dim=-1).values[:, -1:]
-        scores = scores.masked_fill(scores < kth, -torch.inf)
-    probs = scores.softmax(-1)
-    if sampling.top_p < 1.0:
-        ordered, order = probs.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered
-        ordered = ordered.masked_fill(before >= sampling.top_p, 0.0)
-        probs = torch.zeros_like(probs).scatter_(1, order, ordered)
-        probs /= probs.sum(-1, keepdim=True)
-    return probs.log()

@@ -14,13 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from engine.device_buffers import Wait, to_pinned
 from engine.models import LoadedModel
 from engine.runner import NodeLogits, check_finite, to_numpy
 from engine.target import Scores
 from engine.tree import TokenTree
-
-#: waits until a copy is there
-Wait = Callable[[], object]
 
 
 class Facts(NamedTuple):
@@ -137,16 +135,5 @@ def device_scores(
     found: NodeLogits, trees: dict[int, TokenTree], loaded: LoadedModel
 ) -> dict[int, Scores]:
     """Scores of a pass whose logits are on a CUDA device, by slot. Nothing waits here."""
-    whole = DevicePass(found, trees, loaded, copy=_to_pinned)
+    whole = DevicePass(found, trees, loaded, copy=to_pinned)
     return {slot: DeviceScores(whole, slot, tree.num_nodes) for slot, tree in trees.items()}
-
-
-def _to_pinned(values: torch.Tensor) -> tuple[torch.Tensor, Wait]:
-    """A copy under way into pinned memory, and what waits for it."""
-    if values.device.type == "cpu":
-        return values, lambda: None
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    there = torch.cuda.Event()
-    there.record(torch.cuda.current_stream(values.device))
-    return host, there.synchronize

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.costs import Known, no_profile
 from engine.decode import Engine
+from engine.device_judging import DeviceJudge
+from engine.device_sampling import DeviceNoise
 from engine.drafters.base import Drafter, DrafterContext, Method
 from engine.drafters.common import KeepGenerating
 from engine.drafters.merged import Merged, why_one_draft
@@ -47,6 +49,8 @@ class EngineConfig:
     typical: Typical = TYPICAL
     #: compiled code for acceptance and expansion: auto where it is quicker, or off; same outcomes
     kernels: str = "auto"
+    #: whether draft rows stay on the device; None: where that is a GPU. For tests and comparisons
+    on_device: bool | None = None
     children: str = "auto"
     cache: bool = True
     batch: int = 1
@@ -85,10 +89,9 @@ def build_engine(
                 check_same_vocabulary(target, one)
                 _check_context(one, min(config.capacity, target.context_length))
     children = choose_children(config, method)
-    if config.verify == "block" and not method.chain(config.options):
+    if config.verify == "block" and not method.chain:
         raise UserError(
-            f"Rule block is for chains, and {method.name} with these options drafts trees; use"
-            " --verify traversal."
+            f"Rule block is for chains and {method.name} drafts trees; use --verify traversal."
         )
     models = [target, *drafts]
     for loaded in models:
@@ -137,6 +140,7 @@ def build_engine(
         )
     if uses.draft is not None:
         draft_runners = [SharedRunner(target_runner, uses.draft, forward=forwards[-1])]
+    noise = DeviceNoise()
     context = DrafterContext(
         sampling=config.sampling,
         children=children,
@@ -146,6 +150,8 @@ def build_engine(
         vocab_size=target.vocab_size,
         profile=lambda: config.profile_for(mode),
         kernels=config.kernels != "off",
+        on_device=config.on_device,
+        noise=noise,
         forward_for=lambda loaded, part: _forward_in(mode, loaded, part, config),
     )
     if drafter is None:
@@ -159,7 +165,9 @@ def build_engine(
     return Engine(
         target=_target(target_runner, context.draft),
         drafter=drafter,
-        verifier=Verifier(config.verify, config.sampling, config.typical, config.kernels),
+        verifier=Verifier(
+            config.verify, config.sampling, config.typical, config.kernels, DeviceJudge(noise)
+        ),
         sampling=config.sampling,
         num_slots=config.batch,
         budget=max_nodes - 1,

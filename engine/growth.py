@@ -33,7 +33,7 @@ class Noise:
         self.vocab_size = vocab_size
         self.table_DV = np.empty((0, vocab_size))  # float64
         self._position_D = np.empty(0, np.int64)  # position that a row holds, -1: none
-        self._floor = 0  # earlier positions are not asked for again
+        self.floor = 0  # earlier positions are not asked for again
 
     def at(self, position: int) -> np.ndarray:
         """Noise g_V for the token at `position` of the sequence, prompt included."""
@@ -49,7 +49,7 @@ class Noise:
                 held = int(self._position_D[row])
                 if held == position:
                     return row
-                if held < self._floor:
+                if held < self.floor:
                     break
             self._grow(max(2 * size, _FIRST_ROWS))
         self.table_DV[row] = gumbel(
@@ -63,20 +63,43 @@ class Noise:
         self.table_DV = np.empty((size, self.vocab_size))
         self._position_D = np.full(size, -1, np.int64)
         for row, position in enumerate(position_D.tolist()):
-            if position >= self._floor:
+            if position >= self.floor:
                 self.table_DV[position % size] = table_DV[row]
                 self._position_D[position % size] = position
 
     def forget_before(self, position: int) -> None:
         """No later step asks for what is before it."""
-        self._floor = max(self._floor, position)
+        self.floor = max(self.floor, position)
 
 
-class Row(NamedTuple):
-    """Draft logits after one node."""
+class Candidates(NamedTuple):
+    """The likeliest tokens after one node, best first."""
+
+    tokens_K: np.ndarray  # int64
+    logprobs_K: np.ndarray  # log q
+    scores_K: np.ndarray  # what policies rank by
+
+
+@dataclass(slots=True)
+class Row:
+    """What a draft pass says of the tokens after one node: logits on the host.
+
+    `engine/device_candidates.py` has rows that stay on a GPU: there `logits_V` is a costly copy.
+    """
 
     logits_V: np.ndarray
     log_norm: float  # their logsumexp
+
+    def best(self, count: int, *, chooser: Chooser, position: int) -> Candidates:
+        """Up to `count` FIXED or COUPLED children of the node, which stand at `position`."""
+        find = top_k_compiled if chooser.kernels and count >= COMPILED_FROM else top_k
+        if chooser.kind is Children.FIXED:
+            tokens, logprobs = find(self.logits_V, count, self.log_norm)
+            return Candidates(tokens, logprobs, logprobs)
+        log_q = warp(self.logits_V, chooser.sampling)  # as the target's will be
+        perturbed = log_q + chooser.noise.at(position)
+        tokens, scores = find(perturbed, count, logsumexp(perturbed))
+        return Candidates(tokens, log_q[tokens], scores)
 
 
 @dataclass(slots=True)
@@ -93,23 +116,16 @@ class Chooser:
     with_replacement: bool = True  # SAMPLED: i.i.d. draws (rule 2) or distinct ones (rule 3)
     kernels: bool = True  # whether compiled code looks for the best tokens; it finds the same
 
-    def choose(
-        self, growth: Growth, node: int, row: Row, count: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Up to `count` children, best first: tokens, log q, and the score policies rank by.
+    def choose(self, growth: Growth, node: int, row: Row, count: int) -> Candidates:
+        """Up to `count` children of a node.
 
         A COUPLED child's score is its share of exp(log q + g): the noise is known, so the token
         it favours is the likelier one to be the target's choice.
         """
         position = self.position + growth.depth[node]
-        if self.kind is Children.FIXED:
-            tokens, logprobs = self._best(row.logits_V, count, row.log_norm)
-            return tokens, logprobs, logprobs
-        log_q = warp(row.logits_V, self.sampling)  # as the target's will be
-        if self.kind is Children.COUPLED:
-            perturbed = log_q + self.noise.at(position)
-            tokens, scores = self._best(perturbed, count, logsumexp(perturbed))
-            return tokens, log_q[tokens], scores
+        if self.kind is not Children.SAMPLED:
+            return row.best(count, chooser=self, position=position)
+        log_q = warp(row.logits_V, self.sampling)
         q = np.exp(log_q)
         growth.draft_probs[node] = q
         draws = generator(
@@ -125,13 +141,7 @@ class Chooser:
         else:
             count = min(count, int((q > 0).sum()))
             tokens = draws.choice(len(q), size=count, p=q, replace=False)
-        return tokens, log_q[tokens], log_q[tokens]
-
-    def _best(
-        self, scores_V: np.ndarray, count: int, log_norm: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        find = top_k_compiled if self.kernels and count >= COMPILED_FROM else top_k
-        return find(scores_V, count, log_norm)
+        return Candidates(tokens, log_q[tokens], log_q[tokens])
 
 
 @dataclass(slots=True)
@@ -254,9 +264,10 @@ def top_k(scores_V: np.ndarray, count: int, log_norm: float) -> tuple[np.ndarray
     count = min(count, len(scores_V))
     if count <= FEW:  # a maximum at a time beats a partition
         rest = scores_V if count == 1 else scores_V.copy()
-        tokens = np.empty(count, np.int64)
+        tokens, found = np.empty(count, np.int64), np.empty(count, scores_V.dtype)
         for i in range(count):
             tokens[i] = best = int(rest.argmax())
+            found[i] = rest[best]  # -inf where none is left, whatever token that is
             if i + 1 < count:
                 rest[best] = -np.inf
     else:
@@ -264,7 +275,8 @@ def top_k(scores_V: np.ndarray, count: int, log_norm: float) -> tuple[np.ndarray
         above = np.flatnonzero(scores_V > last)
         tokens = np.append(above, np.flatnonzero(scores_V == last)[: count - len(above)])
         tokens = tokens[np.lexsort((tokens, -scores_V[tokens]))]
-    scores = scores_V[tokens] - log_norm
+        found = scores_V[tokens]
+    scores = found - log_norm
     if not scores[-1] > -np.inf:
         there = scores > -np.inf
         return tokens[there], scores[there]
@@ -279,3 +291,13 @@ def top_k_compiled(
     tokens, best = np.empty(count, np.int64), np.empty(count)
     tokens = tokens[: top_of_row(scores_V, tokens, best)]
     return tokens, scores_V[tokens] - log_norm
+
+
+def to_width(logits_FV: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Cut or pad to the target's vocabulary: families pad theirs to different sizes."""
+    missing = vocab_size - logits_FV.shape[1]
+    if missing == 0:
+        return logits_FV
+    if missing < 0:
+        return logits_FV[:, :vocab_size]
+    return np.pad(logits_FV, ((0, 0), (0, missing)), constant_values=-np.inf)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from engine.costs import Known, no_profile
+from engine.device_sampling import DeviceNoise
 from engine.growth import Noise
 from engine.parts import Part, Uses
 from engine.sampling import Sampling
@@ -82,8 +83,12 @@ class DrafterContext(NamedTuple):
     vocab_size: int
     #: what is known of the pair on this machine; asked only by methods that weigh costs
     profile: Callable[[], Known] = no_profile
-    #: whether compiled code looks for the best children; it finds the same
+    #: whether compiled code, or the device, looks for the best children; they find the same
     kernels: bool = True
+    #: whether draft rows stay on the device with kernels on; None: where the logits are on one
+    on_device: bool | None = None
+    #: noise on devices, shared with verification
+    noise: DeviceNoise | None = None
     #: the forward of a part or of a head in the engine's mode of execution; None: eager
     forward_for: Callable[[LoadedModel, Part], Forward | None] = lambda loaded, part: None
 
@@ -114,8 +119,8 @@ class Method:
     uses: Callable[[Any, LoadedModel], Uses] = lambda options, target: _NOTHING
     #: whether a token must mean the same to target and draft model
     same_vocabulary: bool = True
-    #: whether its trees are chains under these options
-    chain: Callable[[Any], bool] = lambda options: False
+    #: whether its trees are chains whatever the options
+    chain: bool = False
     #: whether trees of several draft models are merged into one
     merges: bool = False
     #: why there can be only one draft model under these options; empty: there may be more

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from engine.candidates import DraftRows, Place
 from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.common import AdaptiveExit, ModelBased
 from engine.growth import Chooser, Growth, Row
-from engine.runner import Nodes, check_finite
+from engine.runner import Nodes
 from engine.sharing import SharedRunner
 from engine.tree import TokenTree, root_only
 
@@ -47,6 +46,17 @@ class ModelDrafter:
         self._pending: dict[int, list[int]] = {}
         self._rows: dict[int, list[int]] = {}  # draft cache row of each node of the last tree
         self._num_pending: dict[int, int] = {}  # pending rows that ran in the last tree
+        #: of requests under way, and how far below the accepted sequence each row of their trees is
+        self._sequences: dict[int, Sequence] = {}
+        self._depth: dict[int, list[int]] = {}
+        self._draft_rows = DraftRows(
+            self._runner.loaded,
+            kind=context.children,
+            sampling=context.sampling,
+            vocab_size=context.vocab_size,
+            on_device=context.on_device if context.kernels else False,
+            noise=context.noise,
+        )
         self._options = options
         self._exits: dict[int, AdaptiveExit] = {}
         if isinstance(self._runner, SharedRunner):
@@ -63,12 +73,14 @@ class ModelDrafter:
         self._runner.release(slot)
         self._pending.pop(slot, None)
         self._exits.pop(slot, None)
+        self._sequences.pop(slot, None)
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         growths = {s.slot: Growth([s.tokens[-1]], budget=s.budget) for s in sequences}
         choosers: dict[int, Chooser] = {}
         for s in sequences:
             self._num_pending[s.slot] = 0
+            self._sequences[s.slot], self._depth[s.slot] = s, []
             if deepest(s) >= 1:
                 choosers[s.slot] = Chooser(
                     kind=self.children,
@@ -161,14 +173,20 @@ class ModelDrafter:
     def _pass(self, batch: dict[int, Nodes]) -> dict[int, list[Row]]:
         """Run new nodes of all requests: a row of draft logits for each of them."""
         found = self._runner.forward(batch)
-        logits_RV, log_norm_R = found.on_host()
-        check_finite(log_norm_R, self._runner.loaded)
-        out = {}
-        for slot, new in batch.items():
-            rows = slice(found.first[slot], found.first[slot] + len(new.tokens_N))
-            wide = to_width(logits_RV[rows], self._context.vocab_size)
-            out[slot] = list(map(Row, wide, log_norm_R[rows]))
-        return out
+        rows = self._draft_rows.of(found, {slot: self._place(slot, batch[slot]) for slot in batch})
+        return {
+            slot: rows[found.first[slot] : found.first[slot] + len(new.tokens_N)]
+            for slot, new in batch.items()
+        }
+
+    def _place(self, slot: int, new: Nodes) -> Place:
+        """Where children of new nodes of a slot stand: those of the root, the next to come."""
+        depth, sequence = self._depth[slot], self._sequences[slot]
+        first = len(depth)
+        for parent in new.parents_N:
+            depth.append(depth[parent] + 1 if parent >= 0 else 0)
+        root = self._num_pending[slot] - 1
+        return Place(sequence.noise, [sequence.position + at - root for at in depth[first:]])
 
     def _catch_up(self, slot: int) -> None:
         """Where others drafted for a while, more may be pending than a pass has room for."""
@@ -208,13 +226,3 @@ def deepest(sequence: Sequence) -> int:
     if sequence.budget is None:
         return sequence.max_depth
     return min(sequence.max_depth, sequence.budget)
-
-
-def to_width(logits_FV: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Cut or pad to the target's vocabulary: families pad theirs to different sizes."""
-    missing = vocab_size - logits_FV.shape[1]
-    if missing == 0:
-        return logits_FV
-    if missing < 0:
-        return logits_FV[:, :vocab_size]
-    return np.pad(logits_FV, ((0, 0), (0, missing)), constant_values=-np.inf)

@@ -10,7 +10,8 @@ import torch
 
 import engine.target as target_module
 from cuda_ext import memory
-from engine.device_judging import DeviceJudge, cut_on_device
+from engine.device_judging import DeviceJudge
+from engine.device_sampling import warp_on_device
 from engine.growth import Noise
 from engine.judging import judge
 from engine.rules import Verifier
@@ -115,7 +116,7 @@ def test_an_unknown_switch_is_refused():
 def test_cutting_on_a_device_is_warp(top_k, top_p):
     sampling = Sampling(temperature=0.7, top_k=top_k, top_p=top_p)
     logits = np.random.default_rng(0).normal(0, 3, (20, 50)).astype(np.float32)
-    found = cut_on_device(torch.from_numpy(logits), sampling).numpy()
+    found = warp_on_device(torch.from_numpy(logits), sampling).numpy()
     np.testing.assert_allclose(found, warp(logits, sampling), atol=1e-9)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from engine.drafters.dynamic_tree import Options
 from engine.drafters.policies import POLICIES
-from engine.growth import Chooser, Growth, Noise, Row, logsumexp, top_k
+from engine.growth import Chooser, Growth, Noise, Row, logsumexp, top_k, top_k_compiled
 from engine.sampling import Sampling
 from engine.tree import Children
 
@@ -157,6 +157,14 @@ def test_top_k_breaks_ties_by_id_and_normalises():
     tokens, logprobs = top_k(scores, 3, logsumexp(scores))
     assert tokens.tolist() == [1, 2, 0]
     assert math.exp(logprobs[0]) == pytest.approx(math.e / (1 + 2 * math.e))
+
+
+@pytest.mark.parametrize("count", [2, 4, 12])
+@pytest.mark.parametrize("find", [top_k, top_k_compiled])
+def test_a_token_is_no_child_twice_where_the_others_are_cut(find, count):
+    scores = np.full(12, -np.inf)
+    scores[0] = 1.0
+    assert find(scores, count, 1.0)[0].tolist() == [0]
 
 
 def test_pruned_nodes_stay_for_the_viewer_with_parents_shown():

@@ -181,7 +181,7 @@ class _Measure:
         return [token if token < size else 0 for token in tokens]
 
     def _wide(self, rows: np.ndarray) -> np.ndarray:
-        from engine.drafters.model_drafter import to_width
+        from engine.growth import to_width
 
         return to_width(rows, self._vocab_size)
 

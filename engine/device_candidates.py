@@ -1,0 +1,135 @@
+"""Draft rows that stay on the GPU: the host gets the few best tokens of each, not the vocabulary.
+
+Logits of a draft pass are nodes x vocabulary, and a policy looks at a handful of tokens of each
+row. Torch finds them where the logits are, for all rows when the first is asked for; one copy into
+pinned memory brings them to the host, and one event is waited for. SAMPLED children are drawn by
+NumPy from the whole row, which the rules that judge them take too: those rows are copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from engine.device_buffers import Wait, to_pinned
+from engine.device_sampling import warp_on_device
+from engine.growth import Candidates, Chooser, Row, to_width
+from engine.models import LoadedModel
+from engine.runner import NodeLogits, check_finite
+from engine.sampling import Sampling
+
+#: candidates looked for at least: more cost next to nothing, and a second look costs a wait
+_FEWEST = 8
+
+
+class DevicePass:
+    """One draft pass's logits on the device, and the best tokens of its rows once asked for.
+
+    With `noise_RV`, float64 and a row under each of the pass, children are COUPLED, else FIXED.
+    """
+
+    def __init__(
+        self,
+        found: NodeLogits,
+        loaded: LoadedModel,
+        *,
+        vocab_size: int,
+        sampling: Sampling,
+        noise_RV: torch.Tensor | None = None,
+        copy: Callable[[torch.Tensor], tuple[torch.Tensor, Wait]] = to_pinned,
+    ) -> None:
+        self._found = found
+        self._loaded = loaded
+        self._vocab_size = vocab_size
+        self._sampling = sampling
+        self._noise_RV = noise_RV
+        self._copy = copy
+        self._most = 0  # candidates of each row that were looked for
+        self._host_3RK: np.ndarray  # their tokens, log q and scores
+
+    def best(self, row: int, count: int) -> Candidates:
+        """Up to `count` candidates of a row.
+
+        Raises DecodeError where a row of the pass is not finite.
+        """
+        if count > self._most:
+            self._find(max(_FEWEST, 1 << (count - 1).bit_length()))
+        tokens, logprobs, scores = self._host_3RK[:, row, :count]
+        if not scores[-1] > -np.inf:
+            there = scores > -np.inf
+            tokens, logprobs, scores = tokens[there], logprobs[there], scores[there]
+        return Candidates(tokens.astype(np.int64), logprobs, scores)
+
+    def _find(self, most: int) -> None:
+        packed = self._work_out(min(most, self._vocab_size, self._found.logits_RV.shape[1]))
+        host, wait = self._copy(packed)
+        wait()
+        found_RX = host.numpy()
+        check_finite(found_RX[:, -1], self._loaded)
+        self._host_3RK = found_RX[:, :-1].reshape(len(found_RX), 3, -1).transpose(1, 0, 2)
+        self._most = most
+
+    def _work_out(self, count: int) -> torch.Tensor:
+        """Tokens, log q and scores of each row, and its norm, float64 (R, 3K + 1)."""
+        logits_RV, log_norm_R, _ = self._found
+        logits_RV = logits_RV[:, : self._vocab_size]
+        with torch.inference_mode():
+            if self._noise_RV is None:
+                tokens_RK, best_RK = top_of_rows(logits_RV, count)
+                logprobs_RK = scores_RK = best_RK.float() - log_norm_R[:, None]
+            else:
+                log_q_RV = warp_on_device(logits_RV, self._sampling)
+                perturbed_RV = log_q_RV + self._noise_RV[:, : log_q_RV.shape[1]]
+                tokens_RK, best_RK = top_of_rows(perturbed_RV, count)
+                logprobs_RK = log_q_RV.gather(1, tokens_RK)
+                scores_RK = best_RK - perturbed_RV.logsumexp(-1, keepdim=True)
+            columns = (tokens_RK, logprobs_RK, scores_RK, log_norm_R[:, None])
+            return torch.cat([column.double() for column in columns], 1)
+
+    @cached_property
+    def on_host(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whole rows on the host, as wide as the target's, and their norms: a copy of megabytes."""
+        logits_RV, log_norm_R = self._found.on_host()
+        check_finite(log_norm_R, self._loaded)
+        return to_width(logits_RV, self._vocab_size), log_norm_R
+
+
+class DeviceRow(Row):
+    """One row of a pass."""
+
+    __slots__ = ("_at", "_whole")
+
+    def __init__(self, whole: DevicePass, at: int) -> None:
+        self._whole, self._at = whole, at
+
+    @property
+    def logits_V(self) -> np.ndarray:  # type: ignore[override]
+        return self._whole.on_host[0][self._at]
+
+    @property
+    def log_norm(self) -> float:  # type: ignore[override]
+        return float(self._whole.on_host[1][self._at])
+
+    def best(self, count: int, *, chooser: Chooser, position: int) -> Candidates:
+        """As of a row on the host; which kind of children, the pass was told."""
+        return self._whole.best(self._at, count)
+
+
+def top_of_rows(scores_RV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` best of each row, best first, of equals the lower index: indices and scores.
+
+    `topk` is sure of the scores but takes any of equals, of which bfloat16 logits have many. So
+    the last of its scores decides who is in, and a second look takes them by index.
+    """
+    width = scores_RV.shape[1]
+    least_R1 = scores_RV.topk(count, dim=-1).values[:, -1:]
+    down_V = torch.arange(width, 0, -1, dtype=torch.int32, device=scores_RV.device)
+    at_least = torch.where(scores_RV >= least_R1, down_V, 0)
+    order_RV = torch.where(scores_RV > least_R1, down_V + width, at_least)
+    index_RK = order_RV.topk(count, dim=-1).indices
+    own_RK = scores_RV.gather(1, index_RK) + 0.0  # -0.0 and 0.0 are equals, and sorted as such
+    best_RK, place_RK = own_RK.sort(dim=-1, descending=True, stable=True)
+    return index_RK.gather(1, place_RK), best_RK
