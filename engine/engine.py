@@ -89,9 +89,10 @@ def build_engine(
                 check_same_vocabulary(target, one)
                 _check_context(one, min(config.capacity, target.context_length))
     children = choose_children(config, method)
-    if config.verify == "block" and not method.chain:
+    if config.verify == "block" and not method.chain(config.options):
         raise UserError(
-            f"Rule block is for chains and {method.name} drafts trees; use --verify traversal."
+            f"Rule block is for chains, and {method.name} with these options drafts trees; use"
+            " --verify traversal."
         )
     models = [target, *drafts]
     for loaded in models:

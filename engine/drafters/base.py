@@ -119,8 +119,8 @@ class Method:
     uses: Callable[[Any, LoadedModel], Uses] = lambda options, target: _NOTHING
     #: whether a token must mean the same to target and draft model
     same_vocabulary: bool = True
-    #: whether its trees are chains whatever the options
-    chain: bool = False
+    #: whether its trees are chains under these options
+    chain: Callable[[Any], bool] = lambda options: False
     #: whether trees of several draft models are merged into one
     merges: bool = False
     #: why there can be only one draft model under these options; empty: there may be more
