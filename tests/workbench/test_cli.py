@@ -470,19 +470,6 @@ def test_help_is_instant_and_every_command_has_some() -> None:
     assert loaded.stdout.strip().endswith("[]")
 
 
-@pytest.mark.parametrize("name", ["run", "methods", "runs", "show", "export", "doctor", "app"])
-def test_help_of_each_command(draftree: Callable[..., Said], name: str) -> None:
-    said = draftree(name, "--help")
-    assert said.code == 0
-    command = cli.load_command(name)
-    for parameter in command.params:
-        if parameter.name == "as_json" or parameter.param_type_name == "argument":
-            continue
-        assert getattr(parameter, "help", None), f"{name}: {parameter.name} says nothing"
-        if "/" not in (parameter.opts[0]):
-            assert parameter.opts[0] in said.out
-
-
 def test_no_arguments_show_the_help(draftree: Callable[..., Said]) -> None:
     said = draftree()
     assert said.code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,37 +13,36 @@ from engine.errors import UserError
 from workbench.commands.flags import (
     EXECUTION,
     MODELS,
-    ChatTemplateFlag,
     DeviceFlag,
     DraftsFlag,
+    ExactTokensFlag,
+    ExecutionFlags,
     JsonFlag,
-    ParallelFlag,
-    PlacementFlag,
-    RanksFlag,
-    SeedFlag,
+    RankFlags,
+    ReportFlag,
+    SamplingFlags,
     TargetFlag,
-    TemperatureFlag,
-    ThreadsFlag,
-    TopKFlag,
-    TopPFlag,
     given_flags,
     listed,
     models,
     wrong_value,
 )
+from workbench.commands.groups import Flags, grouped
 
 if TYPE_CHECKING:
     from workbench.comparing.result import CompareSpec, Comparison
 
 
-def compare(
-    ctx: typer.Context,
+@dataclass(frozen=True)
+class MeasuredFlags(Flags):
+    """What is measured how often, and in what form it comes and goes."""
+
     methods: Annotated[
         str,
         typer.Option(
             "--methods", "-m", help="Methods with options: a,b:nodes=8, or b:nodes=[8,16]."
         ),
-    ] = "speculative,static-tree,dynamic-tree",
+    ] = "speculative,static-tree,dynamic-tree"
     workload: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,29 +50,25 @@ def compare(
             "-w",
             help="Embedded workload or a file of prompts; repeatable. [default: code]",
         ),
-    ] = None,
+    ] = None
     baselines: Annotated[
         str,
         typer.Option(
             help="Of hf-generate, hf-assisted, hf-prompt-lookup, draft-alone; commas, or none."
         ),
-    ] = "hf-generate,hf-assisted,draft-alone",
+    ] = "hf-generate,hf-assisted,draft-alone"
     limit: Annotated[
         int | None, typer.Option(help="First questions of each workload only.", min=1)
-    ] = None,
+    ] = None
     repeats: Annotated[
         int, typer.Option("--repeats", "-r", help="Times each prompt is decoded.", min=1)
-    ] = 3,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", "-n", help="Tokens per answer, exactly.", min=1)
-    ] = 128,
-    report: Annotated[
-        Path | None, typer.Option(help="Write a report there: .html, or .md for Markdown.")
-    ] = None,
+    ] = 3
+    max_new_tokens: ExactTokensFlag = 128
+    report: ReportFlag = None
     per_prompt: Annotated[
         bool, typer.Option("--per-prompt", help="Show every prompt in the table as well.")
-    ] = False,
-    as_json: JsonFlag = False,
+    ] = False
+    as_json: JsonFlag = False
     spec_files: Annotated[
         list[Path] | None,
         typer.Option(
@@ -80,38 +76,47 @@ def compare(
             help="A run spec whose method and options are an arm; without --methods beside the "
             "method's defaults. Repeatable.",
         ),
-    ] = None,
-    target: TargetFlag = None,
-    draft: DraftsFlag = None,
-    dtypes: Annotated[
-        str,
-        typer.Option(help="Of float32, bfloat16, float16; commas between.", rich_help_panel=MODELS),
-    ] = "float32",
-    device: DeviceFlag = "auto",
-    temperature: TemperatureFlag = 0.0,
-    top_k: TopKFlag = 0,
-    top_p: TopPFlag = 1.0,
-    seed: SeedFlag = 0,
+    ] = None
+
+
+@dataclass(frozen=True)
+class CompareModelFlags(Flags, panel=MODELS):
+    """A target, its drafts, and in which number formats they are measured."""
+
+    target: TargetFlag = None
+    draft: DraftsFlag = None
+    dtypes: Annotated[str, typer.Option(help="Of float32, bfloat16, float16; commas between.")] = (
+        "float32"
+    )
+    device: DeviceFlag = "auto"
+
+
+@dataclass(frozen=True)
+class CompareExecutionFlags(Flags, panel=EXECUTION):
+    """In which ways the engine runs."""
+
     cache: Annotated[
-        str,
-        typer.Option(
-            help="on, off or on,off: without, every pass recomputes the prefix.",
-            rich_help_panel=EXECUTION,
-        ),
-    ] = "on",
+        str, typer.Option(help="on, off or on,off: without, every pass recomputes the prefix.")
+    ] = "on"
     execution: Annotated[
         str,
         typer.Option(
             help="auto, eager, compiled (CPU), graph (CUDA), inductor, or several; auto compiles "
-            "where that can be done.",
-            rich_help_panel=EXECUTION,
+            "where that can be done."
         ),
-    ] = "auto",
-    chat_template: ChatTemplateFlag = True,
-    threads: ThreadsFlag = None,
-    ranks: RanksFlag = 1,
-    parallel: ParallelFlag = "draft",
-    placement: PlacementFlag = "beside",
+    ] = "auto"
+
+
+@grouped
+def compare(
+    ctx: typer.Context,
+    *,
+    measured: MeasuredFlags,
+    names: CompareModelFlags,
+    sampling: SamplingFlags,
+    execution: CompareExecutionFlags,
+    running: ExecutionFlags,
+    shared: RankFlags,
 ) -> None:
     """Measure methods against plain decoding: same prompts, same token counts, taken in turn.
 
@@ -135,32 +140,30 @@ def compare(
     """
     from workbench.comparing.arms import split_methods
 
-    arms = split_methods(methods)
-    if spec_files:
-        arms = _with_specs(arms if "methods" in given_flags(ctx) else None, spec_files)
-    values = {
-        "methods": arms,
-        "baselines": [] if baselines == "none" else listed(baselines),
-        "workloads": workload or ["code"],
-        "limit": limit,
-        **models(target, draft),
-        "dtypes": listed(dtypes),
-        "caches": [on_or_off(word) for word in listed(cache)],
-        "repeats": repeats,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "chat_template": chat_template,
-        "device": device,
-        "executions": listed(execution),
-        "threads": threads,
-        "ranks": ranks,
-        "parallel": parallel,
-        "placement": placement,
-    }
-    code = compare_and_print(_spec(values), report=report, per_prompt=per_prompt, as_json=as_json)
+    arms = split_methods(measured.methods)
+    if measured.spec_files:
+        arms = _with_specs(arms if "methods" in given_flags(ctx) else None, measured.spec_files)
+    spec = _spec(
+        {
+            "methods": arms,
+            "baselines": [] if measured.baselines == "none" else listed(measured.baselines),
+            "workloads": measured.workload or ["code"],
+            "limit": measured.limit,
+            "repeats": measured.repeats,
+            "max_new_tokens": measured.max_new_tokens,
+            **models(names.target, names.draft),
+            "dtypes": listed(names.dtypes),
+            "device": names.device,
+            "caches": [on_or_off(word) for word in listed(execution.cache)],
+            "executions": listed(execution.execution),
+            **vars(sampling),
+            **vars(running),
+            **vars(shared),
+        }
+    )
+    code = compare_and_print(
+        spec, report=measured.report, per_prompt=measured.per_prompt, as_json=measured.as_json
+    )
     raise typer.Exit(code)
 
 

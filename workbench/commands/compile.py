@@ -80,7 +80,7 @@ def for_method(
     from engine.engine import EngineConfig, build_engine
     from engine.registry import METHODS, parse_options
     from engine.sampling import Sampling
-    from workbench.commands.run import parse_assignments
+    from workbench.commands.flags import parse_assignments
     from workbench.models import load
     from workbench.terminal import err, say
 

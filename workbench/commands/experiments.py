@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.commands.flags import MODELS, JsonFlag, listed
+from workbench.commands.flags import MODELS, JsonFlag, ReportFlag, listed
+from workbench.commands.groups import Flags, grouped
 
 if TYPE_CHECKING:
     from workbench.experiments.stored import Experiment
@@ -77,49 +78,56 @@ def show(name: _Name, as_json: JsonFlag = False) -> None:
         out().print(safe_text(line))
 
 
-@experiments_app.command("run")
-def run(
-    name: _Name,
+@dataclass(frozen=True)
+class ChangedFlags(Flags):
+    """What a run of an experiment may change of it."""
+
     target: Annotated[
         str | None,
         typer.Option(
             help="Another target: embedded name, folder or hub id.", rich_help_panel=MODELS
         ),
-    ] = None,
+    ] = None
     draft: Annotated[
         str | None,
         typer.Option(help="Another draft, with that target's vocabulary.", rich_help_panel=MODELS),
-    ] = None,
+    ] = None
     dtypes: Annotated[
         str | None, typer.Option(help="Only these of float32, bfloat16, float16; commas between.")
-    ] = None,
+    ] = None
     cache: Annotated[
         str | None, typer.Option(help="on, off or on,off: with and without key-value cache.")
-    ] = None,
+    ] = None
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Only without: every pass recomputes the prefix.")
-    ] = False,
+    ] = False
     workload: Annotated[
         list[str] | None,
         typer.Option("--workload", "-w", help="Other prompts: embedded or a file; repeatable."),
-    ] = None,
+    ] = None
     limit: Annotated[
         int | None, typer.Option(help="First questions of each workload only.", min=1)
-    ] = None,
+    ] = None
     repeats: Annotated[
         int | None, typer.Option("--repeats", "-r", help="Times each prompt is decoded.", min=1)
-    ] = None,
+    ] = None
     max_new_tokens: Annotated[
         int | None,
         typer.Option("--max-new-tokens", "-n", help="Tokens per answer, exactly.", min=1),
-    ] = None,
+    ] = None
     execution: Annotated[
         str | None, typer.Option(help="auto, eager, compiled (CPU), graph (CUDA) or inductor.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or auto.")] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write a report there: .html, or .md for Markdown.")
-    ] = None,
+    ] = None
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or auto.")] = None
+
+
+@experiments_app.command("run")
+@grouped
+def run(
+    *,
+    name: _Name,
+    changes: ChangedFlags,
+    report: ReportFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure an experiment. What is missing is said before anything is loaded.
@@ -140,17 +148,17 @@ def run(
     from workbench.experiments.stored import changed, load_experiment, on_models
 
     experiment = load_experiment(name)
-    caches = [False] if no_cache else [on_or_off(word) for word in listed(cache or "")]
+    caches = [False] if changes.no_cache else [on_or_off(w) for w in listed(changes.cache or "")]
     spec = changed(
-        on_models(experiment.compare, target=target, draft=draft),
-        dtypes=listed(dtypes) if dtypes else None,
+        on_models(experiment.compare, target=changes.target, draft=changes.draft),
+        dtypes=listed(changes.dtypes) if changes.dtypes else None,
         caches=caches or None,
-        workloads=workload or None,
-        limit=limit,
-        repeats=repeats,
-        max_new_tokens=max_new_tokens,
-        executions=listed(execution) if execution else None,
-        device=device,
+        workloads=changes.workload or None,
+        limit=changes.limit,
+        repeats=changes.repeats,
+        max_new_tokens=changes.max_new_tokens,
+        executions=listed(changes.execution) if changes.execution else None,
+        device=changes.device,
     )
     spec = on_this_machine(experiment, spec)
     raise typer.Exit(compare_and_print(spec, report=report, per_prompt=False, as_json=as_json))

@@ -1,12 +1,15 @@
-"""Options that several commands share: one wording, one place in `--help`."""
+"""Options that several commands share, and reading what was typed: one wording, one place."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.errors import UserError
+from workbench.commands.groups import Flags
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -15,6 +18,8 @@ MODELS = "Models"
 SAMPLING = "Sampling"
 EXECUTION = "Execution"
 RANKS = "Several GPUs"
+
+# --- single ones; those without a panel have that of their group ---
 
 TargetFlag = Annotated[
     str | None,
@@ -47,73 +52,116 @@ DeviceFlag = Annotated[
 DtypeFlag = Annotated[
     str, typer.Option("--dtype", help="float32, bfloat16 or float16.", rich_help_panel=MODELS)
 ]
-VerifyFlag = Annotated[
-    str,
-    typer.Option(
-        "--verify",
-        help="match, multi-step, without-replacement, block, traversal; typical is lossy.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-ChildrenFlag = Annotated[
-    str,
-    typer.Option(
-        "--children",
-        help="How children are chosen: auto, fixed, coupled or sampled.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-JsonFlag = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
-]
-TemperatureFlag = Annotated[
-    float, typer.Option("--temperature", "-t", help="0 is greedy.", rich_help_panel=SAMPLING)
-]
-TopKFlag = Annotated[int, typer.Option("--top-k", help="0 is off.", rich_help_panel=SAMPLING)]
-TopPFlag = Annotated[float, typer.Option("--top-p", help="1 is off.", rich_help_panel=SAMPLING)]
-SeedFlag = Annotated[
-    int, typer.Option("--seed", help="Keys all randomness.", rich_help_panel=SAMPLING)
-]
-ChatTemplateFlag = Annotated[
-    bool,
-    typer.Option(
-        "--chat-template/--no-chat-template",
-        help="Apply it where the tokenizer has one.",
-        rich_help_panel=EXECUTION,
-    ),
-]
 ThreadsFlag = Annotated[
     int | None,
     typer.Option(
         "--threads", help="Processor threads for torch.", min=1, rich_help_panel=EXECUTION
     ),
 ]
-RanksFlag = Annotated[
-    int,
+IgnoreEosFlag = Annotated[
+    bool, typer.Option("--ignore-eos", help="Go on after EOS.", rich_help_panel=EXECUTION)
+]
+MethodFlag = Annotated[
+    str, typer.Option("--method", "-m", help="How to draft; see `draftree methods`.")
+]
+OptionsFlag = Annotated[
+    list[str] | None,
     typer.Option(
-        "--ranks",
-        help="Processes that decode together, with a GPU each on CUDA.",
-        min=1,
-        max=64,
-        rich_help_panel=RANKS,
+        "--option", "-o", metavar="NAME=VALUE", help="An option of the method; repeatable."
     ),
 ]
-ParallelFlag = Annotated[
-    str,
-    typer.Option(
-        "--parallel",
-        help="What ranks divide: draft (trees drafted together), target (its layers), or both.",
-        rich_help_panel=RANKS,
-    ),
+LimitFlag = Annotated[
+    int | None, typer.Option("--limit", help="First questions of the workload only.", min=1)
 ]
-PlacementFlag = Annotated[
-    str,
-    typer.Option(
-        "--placement",
-        help="Draft beside the target, on ranks of its own, or split by measured times.",
-        rich_help_panel=RANKS,
-    ),
+TokensFlag = Annotated[
+    int, typer.Option("--max-new-tokens", "-n", help="Tokens per answer at most.", min=1)
 ]
+ExactTokensFlag = Annotated[
+    int, typer.Option("--max-new-tokens", "-n", help="Tokens per answer, exactly.", min=1)
+]
+ReportFlag = Annotated[
+    Path | None, typer.Option("--report", help="Write a report there: .html, or .md for Markdown.")
+]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout; progress goes to stderr.")
+]
+
+# --- groups, whose fields have the names that specs have for them ---
+
+
+@dataclass(frozen=True)
+class PairFlags(Flags, panel=MODELS):
+    """A target with its draft, and where they compute in what."""
+
+    target: TargetFlag = None
+    draft: DraftFlag = None
+    dtype: DtypeFlag = "float32"
+    device: DeviceFlag = "auto"
+
+
+@dataclass(frozen=True)
+class SamplingFlags(Flags, panel=SAMPLING):
+    """How tokens are drawn."""
+
+    temperature: Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")] = 0.0
+    top_k: Annotated[int, typer.Option(help="0 is off.")] = 0
+    top_p: Annotated[float, typer.Option(help="1 is off.")] = 1.0
+    seed: Annotated[int, typer.Option(help="Keys all randomness.")] = 0
+
+
+@dataclass(frozen=True)
+class VerifyFlags(SamplingFlags):
+    """And how drafts are judged."""
+
+    verify: Annotated[
+        str,
+        typer.Option(
+            help="match, multi-step, without-replacement, block, traversal; typical is lossy."
+        ),
+    ] = "match"
+    children: Annotated[
+        str, typer.Option(help="How children are chosen: auto, fixed, coupled or sampled.")
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class ExecutionFlags(Flags, panel=EXECUTION):
+    """What every way of running takes."""
+
+    chat_template: Annotated[
+        bool,
+        typer.Option(
+            "--chat-template/--no-chat-template", help="Apply it where the tokenizer has one."
+        ),
+    ] = True
+    threads: ThreadsFlag = None
+
+
+@dataclass(frozen=True)
+class RankFlags(Flags, panel=RANKS):
+    """Several processes that decode together."""
+
+    ranks: Annotated[
+        int,
+        typer.Option(
+            help="Processes that decode together, with a GPU each on CUDA.", min=1, max=64
+        ),
+    ] = 1
+    parallel: Annotated[
+        str,
+        typer.Option(
+            help="What ranks divide: draft (trees drafted together), target (its layers), or both."
+        ),
+    ] = "draft"
+    placement: Annotated[
+        str,
+        typer.Option(
+            help="Draft beside the target, on ranks of its own, or split by measured times."
+        ),
+    ] = "beside"
+
+
+# --- what was typed ---
 
 
 def models(
@@ -144,6 +192,17 @@ def given_flags(ctx: typer.Context) -> set[str]:
 def listed(text: str) -> list[str]:
     """Words with commas between."""
     return [word for word in (piece.strip() for piece in text.split(",")) if word]
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """`name=value` strings as a dictionary. Raises UserError for one without '='."""
+    found = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--option is {assignment!r}; write it as NAME=VALUE.")
+        found[name.strip()] = value.strip()
+    return found
 
 
 def wrong_value(error: ErrorDetails, **flags: str) -> UserError:

@@ -10,13 +10,11 @@ import typer
 from engine.errors import UserError
 from workbench.commands.flags import (
     EXECUTION,
-    DeviceFlag,
-    DraftFlag,
-    DtypeFlag,
-    TargetFlag,
+    PairFlags,
     ThreadsFlag,
     models,
 )
+from workbench.commands.groups import grouped
 from workbench.spec import Execution
 
 if TYPE_CHECKING:
@@ -31,11 +29,10 @@ _EXECUTIONS = get_args(Execution)
 _FEW = 20
 
 
+@grouped
 def profile(
-    target: TargetFlag = None,
-    draft: DraftFlag = None,
-    dtype: DtypeFlag = "float32",
-    device: DeviceFlag = "auto",
+    *,
+    names: PairFlags,
     execution: Annotated[
         str,
         typer.Option(
@@ -81,7 +78,7 @@ def profile(
 
     if execution not in _EXECUTIONS:
         raise UserError(f"--execution is {execution!r}; use {', '.join(_EXECUTIONS)}.")
-    pair = _load(target, draft, dtype=dtype, device=device, threads=threads)
+    pair = _load(names, threads)
     if show:
         stored = _stored(pair, execution, batch)
     else:
@@ -98,19 +95,19 @@ def profile(
         _print(stored)
 
 
-def _load(
-    target: str | None, draft: str | None, *, dtype: str, device: str, threads: int | None
-) -> Pair:
+def _load(names: PairFlags, threads: int | None) -> Pair:
     from engine.models import resolve_device
     from workbench.job import use_threads
     from workbench.models import Pair, load
 
-    names = models(target, draft)
-    if names["draft"] is None:
+    found = models(names.target, names.draft)
+    if found["draft"] is None:
         raise UserError("A profile is of a target and its draft model; name one with --draft.")
     use_threads(threads)
-    where = resolve_device(device)
-    big, small = (load(names[role], dtype=dtype, device=where) for role in ("target", "draft"))
+    where = resolve_device(names.device)
+    big, small = (
+        load(found[role], dtype=names.dtype, device=where) for role in ("target", "draft")
+    )
     return Pair(big, small)
 
 

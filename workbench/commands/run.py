@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,128 +12,124 @@ import typer
 from engine.errors import UserError
 from workbench.commands.flags import (
     EXECUTION,
-    SAMPLING,
-    ChatTemplateFlag,
-    ChildrenFlag,
+    MODELS,
     DeviceFlag,
     DraftsFlag,
     DtypeFlag,
+    ExecutionFlags,
+    IgnoreEosFlag,
     JsonFlag,
-    ParallelFlag,
-    PlacementFlag,
-    RanksFlag,
-    SeedFlag,
+    LimitFlag,
+    MethodFlag,
+    OptionsFlag,
+    RankFlags,
     TargetFlag,
-    TemperatureFlag,
-    ThreadsFlag,
-    TopKFlag,
-    TopPFlag,
-    VerifyFlag,
+    TokensFlag,
+    VerifyFlags,
     given_flags,
     models,
+    parse_assignments,
     wrong_value,
 )
+from workbench.commands.groups import Flags, grouped
 
 if TYPE_CHECKING:
     from workbench.spec import RunSpec
 
 
-def run(
-    ctx: typer.Context,
-    method: Annotated[
-        str, typer.Option("--method", "-m", help="How to draft; see `draftree methods`.")
-    ] = "dynamic-tree",
+@dataclass(frozen=True)
+class AskedFlags(Flags):
+    """What is decoded by which method, and in what form it comes and goes."""
+
+    method: MethodFlag = "dynamic-tree"
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Text to continue; - reads it from stdin.")
-    ] = None,
+    ] = None
     prompt_file: Annotated[
         Path | None, typer.Option(help="File whose whole text is the prompt.")
-    ] = None,
+    ] = None
     workload: Annotated[
         str | None,
         typer.Option(
             "--workload", "-w", help="Embedded workload or a file of prompts, instead of a prompt."
         ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="First questions of the workload only.", min=1)
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", "-n", help="Tokens per answer at most.", min=1)
-    ] = 128,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option", "-o", metavar="NAME=VALUE", help="An option of the method; repeatable."
-        ),
-    ] = None,
+    ] = None
+    limit: LimitFlag = None
+    max_new_tokens: TokensFlag = 128
+    options: OptionsFlag = None
     stop: Annotated[
         list[str] | None, typer.Option(help="End the answer where this text occurs; repeatable.")
-    ] = None,
-    as_json: JsonFlag = False,
+    ] = None
+    as_json: JsonFlag = False
     spec_file: Annotated[
         Path | None,
         typer.Option("--spec", help="A run spec as JSON; flags that are given override it."),
-    ] = None,
+    ] = None
     save_spec: Annotated[
         Path | None, typer.Option("--save-spec", help="Write what was asked for as a run spec.")
-    ] = None,
-    target: TargetFlag = None,
-    draft: DraftsFlag = None,
-    dtype: DtypeFlag = "float32",
-    device: DeviceFlag = "auto",
-    temperature: TemperatureFlag = 0.0,
-    top_k: TopKFlag = 0,
-    top_p: TopPFlag = 1.0,
-    seed: SeedFlag = 0,
-    verify: VerifyFlag = "match",
-    children: ChildrenFlag = "auto",
+    ] = None
+
+
+@dataclass(frozen=True)
+class RunModelFlags(Flags, panel=MODELS):
+    """A target, its drafts, and where they compute in what."""
+
+    target: TargetFlag = None
+    draft: DraftsFlag = None
+    dtype: DtypeFlag = "float32"
+    device: DeviceFlag = "auto"
+
+
+@dataclass(frozen=True)
+class RunSamplingFlags(VerifyFlags):
+    """And the bounds of verify typical."""
+
     typical_epsilon: Annotated[
-        float,
-        typer.Option(
-            help="Typical takes a token that is likelier than this,", rich_help_panel=SAMPLING
-        ),
-    ] = 0.09,
-    typical_alpha: Annotated[
-        float,
-        typer.Option(help="or than this times exp(-entropy).", rich_help_panel=SAMPLING),
-    ] = 0.3,
-    batch: Annotated[
-        int, typer.Option(help="Requests decoded together.", min=1, rich_help_panel=EXECUTION)
-    ] = 1,
+        float, typer.Option(help="Typical takes a token that is likelier than this,")
+    ] = 0.09
+    typical_alpha: Annotated[float, typer.Option(help="or than this times exp(-entropy).")] = 0.3
+
+
+@dataclass(frozen=True)
+class RunExecutionFlags(Flags, panel=EXECUTION):
+    """How the engine runs."""
+
+    batch: Annotated[int, typer.Option(help="Requests decoded together.", min=1)] = 1
     execution: Annotated[
         str,
         typer.Option(
-            help="auto, eager, compiled (CPU), graph (CUDA) or inductor; auto compiles nothing.",
-            rich_help_panel=EXECUTION,
+            help="auto, eager, compiled (CPU), graph (CUDA) or inductor; auto compiles nothing."
         ),
-    ] = "auto",
+    ] = "auto"
     kernels: Annotated[
         str,
         typer.Option(
-            help="auto or off: compiled code for acceptance and expansion; the same tokens.",
-            rich_help_panel=EXECUTION,
+            help="auto or off: compiled code for acceptance and expansion; the same tokens."
         ),
-    ] = "auto",
+    ] = "auto"
     cache: Annotated[
         bool,
         typer.Option(
             "--cache/--no-cache",
             help="Without: recompute the prefix in every pass, to see what caching buys.",
-            rich_help_panel=EXECUTION,
         ),
-    ] = True,
-    ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos", help="Go on after EOS.", rich_help_panel=EXECUTION)
-    ] = False,
-    chat_template: ChatTemplateFlag = True,
-    threads: ThreadsFlag = None,
+    ] = True
+    ignore_eos: IgnoreEosFlag = False
+
+
+@grouped
+def run(
+    ctx: typer.Context,
+    *,
+    asked: AskedFlags,
+    names: RunModelFlags,
+    sampling: RunSamplingFlags,
+    execution: RunExecutionFlags,
+    running: ExecutionFlags,
     repeats: Annotated[
         int, typer.Option(help="Decode everything so often.", min=1, rich_help_panel=EXECUTION)
     ] = 1,
-    ranks: RanksFlag = 1,
-    parallel: ParallelFlag = "draft",
-    placement: PlacementFlag = "beside",
+    shared: RankFlags,
 ) -> None:
     """Decode a prompt or a workload: the text streams, the figures follow, every step is kept.
 
@@ -159,53 +156,31 @@ def run(
     from workbench.commands.runner import run_and_print
     from workbench.specfile import merged, read_spec, write_spec
 
-    stored = read_spec(spec_file) if spec_file else {}
+    stored = read_spec(asked.spec_file) if asked.spec_file else {}
     given = given_flags(ctx)
-    if "method" in stored and "method" not in given:
-        method = stored["method"]
-    has_text = any(source is not None for source in (prompt, prompt_file, workload))
-    if has_text or not (stored.get("prompt") or stored.get("workload")):
-        text = _prompt(prompt, prompt_file, workload)
-    else:
-        text = None
+    method = asked.method if "method" in given else stored.get("method", asked.method)
+    has_text = bool(given & {"prompt", "prompt_file", "workload"})
+    has_stored = bool(stored.get("prompt") or stored.get("workload"))
     values = {
         "method": method,
-        "options": parse_assignments(option or []),
-        **models(target, draft, method=method),
-        "prompt": text,
-        "workload": workload,
-        "limit": limit,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "verify": verify,
-        "children": children,
-        "typical_epsilon": typical_epsilon,
-        "typical_alpha": typical_alpha,
-        "stop": stop or [],
-        "ignore_eos": ignore_eos,
-        "chat_template": chat_template,
-        "dtype": dtype,
-        "device": device,
-        "cache": cache,
-        "batch": batch,
-        "execution": execution,
-        "kernels": kernels,
-        "threads": threads,
-        "ranks": ranks,
-        "parallel": parallel,
-        "placement": placement,
+        "options": parse_assignments(asked.options or []),
+        **models(names.target, names.draft, method=method),
+        "prompt": _prompt(asked) if has_text or not has_stored else None,
+        "workload": asked.workload,
+        "limit": asked.limit,
+        "max_new_tokens": asked.max_new_tokens,
+        "stop": asked.stop or [],
+        "dtype": names.dtype,
+        "device": names.device,
         "repeats": repeats,
-    }
-    if spec_file:
-        names = {"prompt_file": "prompt", "option": "options"}
-        values = merged(stored, values, {names.get(name, name) for name in given})
+        **vars(sampling), **vars(execution), **vars(running), **vars(shared),
+    }  # fmt: skip
+    if asked.spec_file:
+        values = merged(stored, values, {"prompt" if n == "prompt_file" else n for n in given})
     spec = spec_from(values)
-    if save_spec:
-        write_spec(spec, save_spec)
-    raise typer.Exit(run_and_print(spec, as_json=as_json))
+    if asked.save_spec:
+        write_spec(spec, asked.save_spec)
+    raise typer.Exit(run_and_print(spec, as_json=asked.as_json))
 
 
 def spec_from(values: dict[str, Any]) -> RunSpec:
@@ -220,19 +195,9 @@ def spec_from(values: dict[str, Any]) -> RunSpec:
         raise wrong_value(error.errors()[0]) from None
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """`name=value` strings as a dictionary. Raises UserError for one without '='."""
-    found = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not name.strip():
-            raise UserError(f"--option is {assignment!r}; write it as NAME=VALUE.")
-        found[name.strip()] = value.strip()
-    return found
-
-
-def _prompt(prompt: str | None, file: Path | None, workload: str | None) -> str | None:
-    sources = {"--prompt": prompt, "--prompt-file": file, "--workload": workload}
+def _prompt(asked: AskedFlags) -> str | None:
+    prompt, file = asked.prompt, asked.prompt_file
+    sources = {"--prompt": prompt, "--prompt-file": file, "--workload": asked.workload}
     given = [flag for flag, value in sources.items() if value is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them.")
