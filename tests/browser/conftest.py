@@ -2,74 +2,74 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-STREAMLIT = (sys.executable, "-m", "streamlit", "run")
-START_S = 90
+from tests.browser.servers import Server, end_servers, start_server
+
+
+@pytest.fixture(scope="session")
+def window(chromium) -> Iterator:
+    """One for all tests: it keeps the scripts that Streamlit's page consists of."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(120_000)
+    yield context
+    context.close()
 
 
 @pytest.fixture
-def new_page(chromium) -> Iterator[Callable]:
-    """Opens pages that must not raise in JavaScript."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(120_000)
+def blank_page(window) -> Iterator[Callable]:
+    """Opens empty pages that must not raise in JavaScript."""
+    pages: list = []
     errors: list[str] = []
 
-    def open_page(url: str):
-        page = context.new_page()
+    def open_page():
+        page = window.new_page()
+        pages.append(page)
         page.on("pageerror", lambda error: errors.append(str(error)))
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    window.set_offline(False)
+    assert not errors
+
+
+@pytest.fixture
+def new_page(blank_page: Callable) -> Callable:
+    """Opens the app on its first page."""
+
+    def open_page(url: str):
+        page = blank_page()
         page.goto(url)
         page.get_by_role("button", name="Run", exact=True).wait_for()
         page.locator(".view .state").wait_for()
         return page
 
-    yield open_page
-    context.close()
-    assert not errors
+    return open_page
 
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
-    """Starts `streamlit run SCRIPT` with more environment; ends what it started."""
-    servers: list[subprocess.Popen] = []
+    """Starts `streamlit run SCRIPT` with more environment; ends it after the module."""
+    yield from _serving(tmp_path_factory)
+
+
+@pytest.fixture
+def serve_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+    """The same for one test."""
+    yield from _serving(tmp_path_factory)
+
+
+def _serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+    servers: list[Server] = []
 
     def start(script: str, **environment: str) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         log = tmp_path_factory.mktemp("server") / "log.txt"
-        with log.open("w") as output:
-            server = subprocess.Popen(
-                [*STREAMLIT, script, "--server.port", str(port), "--server.headless", "true"],
-                cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        servers.append(server)
-        _wait_until_up(f"http://127.0.0.1:{port}/_stcore/health", server, log)
-        return f"http://127.0.0.1:{port}"
+        servers.append(start_server(script, log, environment))
+        return servers[-1].url
 
     yield start
-    for server in servers:
-        server.terminate()
-        server.wait(30)
-
-
-def _wait_until_up(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the server did not start in {START_S} s:\n{log.read_text()}")
+    end_servers(servers)

@@ -15,15 +15,15 @@ LONG = 120_000
 
 
 @pytest.fixture
-def quick(serve: Callable, tmp_path: Path) -> str:
+def quick(serve_once: Callable, tmp_path: Path) -> str:
     """Every measurement takes two seconds."""
-    return serve(FAKE, FAKE_SECONDS="2", DRAFTREE_RUNS=str(tmp_path / "runs"))
+    return serve_once(FAKE, FAKE_SECONDS="2", DRAFTREE_RUNS=str(tmp_path / "runs"))
 
 
 @pytest.fixture
-def slow(serve: Callable, tmp_path: Path) -> str:
+def slow(serve_once: Callable, tmp_path: Path) -> str:
     """A measurement that does not end by itself while a test looks at it."""
-    return serve(FAKE, FAKE_SECONDS="600", DRAFTREE_RUNS=str(tmp_path / "runs"))
+    return serve_once(FAKE, FAKE_SECONDS="600", DRAFTREE_RUNS=str(tmp_path / "runs"))
 
 
 def compare(page: Page) -> Page:

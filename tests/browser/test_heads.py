@@ -19,11 +19,11 @@ LONG = 240_000
 
 
 @pytest.fixture
-def scripted(serve: Callable, tmp_path: Path) -> Callable[[int], str]:
+def scripted(serve_once: Callable, tmp_path: Path) -> Callable[[int], str]:
     """An app whose trainings take so many seconds."""
 
     def start(seconds: int) -> str:
-        return serve(FAKE, FAKE_SECONDS=str(seconds), DRAFTREE_RUNS=str(tmp_path / "runs"))
+        return serve_once(FAKE, FAKE_SECONDS=str(seconds), DRAFTREE_RUNS=str(tmp_path / "runs"))
 
     return start
 
@@ -91,7 +91,7 @@ def test_refresh_second_tab_stop_and_go_on(scripted: Callable, new_page: Callabl
 
 @pytest.mark.timeout(1800)
 def test_a_tiny_head_is_trained_stopped_gone_on_with_and_tried(
-    serve: Callable, new_page: Callable, tmp_path: Path
+    serve_once: Callable, new_page: Callable, tmp_path: Path
 ):
     pair = write_pair(tmp_path / "pair", context=4096)
     text = tmp_path / "text"
@@ -99,7 +99,7 @@ def test_a_tiny_head_is_trained_stopped_gone_on_with_and_tried(
     for at in range(4):
         lines = "\n".join(f"def f{at}_{n}(a, b):\n    return a + {n} * b" for n in range(200))
         (text / f"part{at}.py").write_text(lines)
-    app = serve("app.py", DRAFTREE_RUNS=str(tmp_path / "runs"), OMP_NUM_THREADS="1")
+    app = serve_once("app.py", DRAFTREE_RUNS=str(tmp_path / "runs"), OMP_NUM_THREADS="1")
     page = heads(new_page(app))
     page.get_by_role("combobox", name="Target").fill(str(pair.target))
     page.keyboard.press("Enter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,18 +29,11 @@ def app(serve: Callable, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def page(app: str, chromium) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(LONG)
-    errors: list[str] = []
-    page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(app)
-    page.get_by_role("link", name="Query").click()
+def page(app: str, blank_page: Callable) -> Page:
+    page = blank_page()
+    page.goto(f"{app}/query")
     page.get_by_role("button", name="Run query").wait_for()
-    yield page
-    context.close()
-    assert not errors
+    return page
 
 
 def ask(page: Page, sql: str) -> None:

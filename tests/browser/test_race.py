@@ -29,8 +29,8 @@ def app(serve: Callable, tmp_path_factory: pytest.TempPathFactory) -> str:
     return serve("tests/browser/fake_app.py", DRAFTREE_RUNS=str(runs))
 
 
-def opened(app: str, new_page: Callable, address: str = "") -> Page:
-    page = new_page(app)
+def opened(app: str, blank_page: Callable, address: str = "") -> Page:
+    page = blank_page()
     page.goto(f"{app}/race{address}")
     expect(page.locator(".race .lane").first).to_be_visible(timeout=LONG)
     return page
@@ -44,8 +44,8 @@ def lane(page: Page, name: str):
     return page.locator(".race .lane", has=page.locator("h3", has_text=name)).first
 
 
-def test_it_plays_to_the_end_and_the_faster_wins(app: str, new_page: Callable):
-    page = opened(app, new_page)
+def test_it_plays_to_the_end_and_the_faster_wins(app: str, blank_page: Callable):
+    page = opened(app, blank_page)
     expect(page.locator(".race .lane")).to_have_count(3)
     page.get_by_label("Speed", exact=True).select_option("4")
     page.get_by_role("button", name="Play").click()
@@ -66,8 +66,8 @@ def test_it_plays_to_the_end_and_the_faster_wins(app: str, new_page: Callable):
     assert plain.locator("dd").nth(1).inner_text() == "17"
 
 
-def test_pause_holds_and_restart_begins_again(app: str, new_page: Callable):
-    page = opened(app, new_page)
+def test_pause_holds_and_restart_begins_again(app: str, blank_page: Callable):
+    page = opened(app, blank_page)
     page.get_by_label("Speed", exact=True).select_option("0.25")
     page.get_by_role("button", name="Play").click()
     page.wait_for_function(
@@ -89,8 +89,8 @@ def test_pause_holds_and_restart_begins_again(app: str, new_page: Callable):
     assert lane(page, "autoregressive").get_attribute("data-tokens") == "0"
 
 
-def test_seeking_back_and_counting_prefill(app: str, new_page: Callable):
-    page = opened(app, new_page)
+def test_seeking_back_and_counting_prefill(app: str, blank_page: Callable):
+    page = opened(app, blank_page)
     seek = page.get_by_label("Recorded time")
     seek.evaluate("el => { el.value = 1000; el.dispatchEvent(new Event('input')); }")
     total = at(page)
@@ -102,8 +102,8 @@ def test_seeking_back_and_counting_prefill(app: str, new_page: Callable):
     assert at(page) == pytest.approx(total + 40, abs=1)
 
 
-def test_text_is_text_and_origins_differ_by_shape(app: str, new_page: Callable):
-    page = opened(app, new_page)
+def test_text_is_text_and_origins_differ_by_shape(app: str, blank_page: Callable):
+    page = opened(app, blank_page)
     seek = page.get_by_label("Recorded time")
     seek.evaluate("el => { el.value = 1000; el.dispatchEvent(new Event('input')); }")
     tree = lane(page, "static-tree").locator(".prose")
@@ -122,8 +122,8 @@ def test_text_is_text_and_origins_differ_by_shape(app: str, new_page: Callable):
     expect(page.locator(".race .parting")).to_contain_text("tokens")
 
 
-def test_the_address_names_the_lanes(app: str, new_page: Callable):
-    page = opened(app, new_page)
+def test_the_address_names_the_lanes(app: str, blank_page: Callable):
+    page = opened(app, blank_page)
     labels = page.get_by_role("button", name=re.compile("static-tree"))
     assert labels.count() >= 1
     page.get_by_label("Runs").click()

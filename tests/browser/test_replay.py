@@ -6,7 +6,7 @@ import re
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,24 +83,19 @@ def app(serve: Callable, runs: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def replay(chromium, app: str, runs: dict[str, str]) -> Iterator[Callable[..., Page]]:
-    """Opens a stored run by its address; JavaScript must not raise."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    context.set_default_timeout(LONG)
-    errors: list[str] = []
+def replay(blank_page: Callable, app: str, runs: dict[str, str]) -> Callable[..., Page]:
+    """Opens a stored run by its address."""
 
     def open_page(name: str, *, ready: bool = True, **named: str) -> Page:
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        page = blank_page()
+        page.set_viewport_size({"width": 1440, "height": 1000})
         asked = {"run": runs[name]} | {key.rstrip("_"): value for key, value in named.items()}
         page.goto(f"{app}/replay?" + "&".join(f"{key}={value}" for key, value in asked.items()))
         if ready:
             page.locator(".replay .scene .node.root").first.wait_for()
         return page
 
-    yield open_page
-    context.close()
-    assert not errors
+    return open_page
 
 
 def shown(page: Page) -> int:

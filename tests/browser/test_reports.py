@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,18 +28,11 @@ def app(serve: Callable, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def page(app: str, chromium) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(LONG)
-    errors: list[str] = []
-    page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(app)
-    page.get_by_role("link", name="Reports").click()
+def page(app: str, blank_page: Callable) -> Page:
+    page = blank_page()
+    page.goto(f"{app}/reports")
     page.get_by_role("heading", name="Reports").wait_for()
-    yield page
-    context.close()
-    assert not errors
+    return page
 
 
 def choose_the_run(page: Page) -> None:

@@ -44,8 +44,8 @@ def app(serve: Callable, stored: tuple[Path, str]) -> str:
     return serve(FAKE, DRAFTREE_RUNS=str(stored[0]))
 
 
-def opened(app: str, new_page: Callable, address: str = "") -> Page:
-    page = new_page(app)
+def opened(app: str, blank_page: Callable, address: str = "") -> Page:
+    page = blank_page()
     page.goto(f"{app}/requests{address}")
     expect(page.locator(".requests .where")).to_contain_text(" of ", timeout=LONG)
     return page
@@ -60,9 +60,9 @@ def seat_of(page: Page, request: int) -> Locator:
 
 
 def test_arrow_keys_step_and_all_panels_agree_with_the_rows(
-    app: str, new_page: Callable, load: Load
+    app: str, blank_page: Callable, load: Load
 ):
-    page = opened(app, new_page, f"?step={BUSY}")
+    page = opened(app, blank_page, f"?step={BUSY}")
     assert step(page) == BUSY
     page.keyboard.press("ArrowRight")
     assert step(page) == BUSY + 1
@@ -96,8 +96,8 @@ def test_arrow_keys_step_and_all_panels_agree_with_the_rows(
     expect(page.locator(".queue li:not([hidden])")).to_have_count(len(waiting))
 
 
-def test_a_step_takes_less_than_fifty_milliseconds(app: str, new_page: Callable):
-    page = opened(app, new_page, f"?step={BUSY}")
+def test_a_step_takes_less_than_fifty_milliseconds(app: str, blank_page: Callable):
+    page = opened(app, blank_page, f"?step={BUSY}")
     took = page.evaluate(
         """async () => {
             const took = [], frame = () => new Promise(requestAnimationFrame);
@@ -115,8 +115,8 @@ def test_a_step_takes_less_than_fifty_milliseconds(app: str, new_page: Callable)
     assert took[len(took) // 2] < 50
 
 
-def test_it_plays_and_pauses(app: str, new_page: Callable):
-    page = opened(app, new_page)
+def test_it_plays_and_pauses(app: str, blank_page: Callable):
+    page = opened(app, blank_page)
     page.get_by_label("Speed", exact=True).select_option("10")
     page.get_by_role("button", name="Play", exact=True).click()
     page.wait_for_function(
@@ -133,8 +133,8 @@ def test_it_plays_and_pauses(app: str, new_page: Callable):
     expect(page).to_have_url(re.compile(f"step={held}"))
 
 
-def test_by_bid_the_winner_stands_first_and_says_why(app: str, new_page: Callable, load: Load):
-    page = opened(app, new_page, f"?step={BUSY + 1}")
+def test_by_bid_the_winner_stands_first_and_says_why(app: str, blank_page: Callable, load: Load):
+    page = opened(app, blank_page, f"?step={BUSY + 1}")
     expect(page.locator(".rows .seat .bid").first).not_to_be_empty()
     page.keyboard.press("b")
     expect(page.get_by_role("button", name="By bid")).to_have_attribute("aria-pressed", "true")
@@ -149,9 +149,9 @@ def test_by_bid_the_winner_stands_first_and_says_why(app: str, new_page: Callabl
 
 
 def test_a_chosen_request_is_followed_and_opens_in_replay(
-    app: str, new_page: Callable, load: Load, stored: tuple[Path, str]
+    app: str, blank_page: Callable, load: Load, stored: tuple[Path, str]
 ):
-    page = opened(app, new_page, f"?step={BUSY + 1}")
+    page = opened(app, blank_page, f"?step={BUSY + 1}")
     share = load.ticks[BUSY].shares[0]
     seat_of(page, share.request + 1).locator(".who").click()
     expect(seat_of(page, share.request + 1)).to_have_class(re.compile("chosen"))
@@ -171,8 +171,8 @@ def test_a_chosen_request_is_followed_and_opens_in_replay(
     expect(page).to_have_url(re.compile(rf"request={share.request + 1}(&|$)"))
 
 
-def test_names_are_text_and_the_tables_stand_below(app: str, new_page: Callable):
-    page = opened(app, new_page, f"?step={BUSY + 1}")
+def test_names_are_text_and_the_tables_stand_below(app: str, blank_page: Callable):
+    page = opened(app, blank_page, f"?step={BUSY + 1}")
     view = page.locator(".requests")
     expect(view).to_contain_text("bob <b>x</b>")
     assert view.locator(".who small b").count() == 0
@@ -187,8 +187,8 @@ def test_names_are_text_and_the_tables_stand_below(app: str, new_page: Callable)
         )
 
 
-def test_lanes_zoom_and_take_the_colours_of_either_theme(app: str, new_page: Callable):
-    page = opened(app, new_page, f"?step={BUSY + 1}")
+def test_lanes_zoom_and_take_the_colours_of_either_theme(app: str, blank_page: Callable):
+    page = opened(app, blank_page, f"?step={BUSY + 1}")
     expect(page.locator(".gantt .names em")).to_have_text(["target", "draft", "network"] * 2)
     plot = page.locator(".gantt .plot")
     plot.scroll_into_view_if_needed()
@@ -214,10 +214,10 @@ def test_lanes_zoom_and_take_the_colours_of_either_theme(app: str, new_page: Cal
 
 
 def test_a_run_on_several_ranks_shows_its_lanes_alone(
-    serve: Callable, new_page: Callable, tmp_path
+    serve_once: Callable, blank_page: Callable, tmp_path
 ):
     store_load(tmp_path, Load([], [], scripted_load(6, ranks=2).lanes))
-    page = opened(serve(FAKE, DRAFTREE_RUNS=str(tmp_path)), new_page)
+    page = opened(serve_once(FAKE, DRAFTREE_RUNS=str(tmp_path)), blank_page)
     expect(page.locator(".requests .state")).to_contain_text("on 2 ranks")
     expect(page.locator(".requests .gantt")).to_be_visible()
     for panel in (".batch", ".queue", ".flow", ".latency"):
@@ -227,9 +227,9 @@ def test_a_run_on_several_ranks_shows_its_lanes_alone(
 
 
 def test_live_follows_and_becomes_the_stored_run(
-    serve: Callable, new_page: Callable, tmp_path: Path
+    serve_once: Callable, new_page: Callable, tmp_path: Path
 ):
-    page = new_page(serve(FAKE, DRAFTREE_RUNS=str(tmp_path), FAKE_SECONDS="12"))
+    page = new_page(serve_once(FAKE, DRAFTREE_RUNS=str(tmp_path), FAKE_SECONDS="12"))
     page.get_by_role("link", name="Requests").click()
     expect(page.get_by_text("No load run is stored yet")).to_be_visible(timeout=LONG)
     page.get_by_role("button", name="Start", exact=True).click()
@@ -248,8 +248,10 @@ def test_live_follows_and_becomes_the_stored_run(
     expect(page).to_have_url(re.compile("run="))
 
 
-def test_a_small_load_run_is_served_for_real(serve: Callable, new_page: Callable, tmp_path: Path):
-    page = new_page(serve("app.py", DRAFTREE_RUNS=str(tmp_path), OMP_NUM_THREADS="1"))
+def test_a_small_load_run_is_served_for_real(
+    serve_once: Callable, new_page: Callable, tmp_path: Path
+):
+    page = new_page(serve_once("app.py", DRAFTREE_RUNS=str(tmp_path), OMP_NUM_THREADS="1"))
     page.get_by_role("link", name="Requests").click()
     for name, value in {"Requests": 4, "Slots": 2, "New tokens": 8, "Per second": 20}.items():
         page.get_by_role("spinbutton", name=name, exact=True).fill(str(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -31,13 +32,15 @@ def app(serve: Callable, runs: Path) -> str:
 
 def worker_of(app: str) -> psutil.Process:
     """The worker among the children of the server that listens on this port."""
-    port = app.rpartition(":")[2]
-    for server in psutil.process_iter(["cmdline"]):
-        line = server.info["cmdline"] or []
-        if "streamlit" in line and port in line:
-            for child in server.children():
-                if "workbench.worker_process" in child.cmdline():
-                    return child
+    port = int(app.rpartition(":")[2])
+    (server,) = (
+        server
+        for server in multiprocessing.active_children()
+        if server.name == f"streamlit on {port}"
+    )
+    for child in psutil.Process(server.pid).children():
+        if "workbench.worker_process" in child.cmdline():
+            return child
     raise AssertionError("no worker is there")
 
 

@@ -47,8 +47,8 @@ def served(serve: Callable, tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served(url, runs, cache, exact, opened)
 
 
-def opened(new_page: Callable, served: Served, run: str) -> Page:
-    page = new_page(served.url)
+def opened(blank_page: Callable, served: Served, run: str) -> Page:
+    page = blank_page()
     page.goto(f"{served.url}/trees?run={run}")
     expect(page.locator(".editor .node").first).to_be_visible(timeout=LONG)
     return page
@@ -67,7 +67,7 @@ def cell(page: Page, row: str, column: int = 0) -> str:
 
 
 def test_clicking_adds_and_removes_and_figures_follow(
-    served: Served, new_page: Callable, monkeypatch: pytest.MonkeyPatch
+    served: Served, blank_page: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("DRAFTREE_CACHE", str(served.cache))
 
@@ -79,7 +79,7 @@ def test_clicking_adds_and_removes_and_figures_follow(
         assert cell(page, "second") == f"{found.tokens_per_second(found.low):.0f}"
         assert cell(page, "nodes") == str(found.nodes)
 
-    page = opened(new_page, served, served.exact)
+    page = opened(blank_page, served, served.exact)
     assert paths(page) == "1;0.0;0.1"
     page.context.set_offline(True)  # all of it happens in the page
     right_figures()
@@ -101,8 +101,8 @@ def test_clicking_adds_and_removes_and_figures_follow(
     page.context.set_offline(False)
 
 
-def test_keys_choose_add_remove_and_undo(served: Served, new_page: Callable):
-    page = opened(new_page, served, served.exact)
+def test_keys_choose_add_remove_and_undo(served: Served, blank_page: Callable):
+    page = opened(blank_page, served, served.exact)
     page.locator(".editor .stage").focus()
     page.keyboard.press("ArrowRight")
     expect(node(page, "0")).to_have_class(re.compile("sel"))
@@ -121,13 +121,13 @@ def test_keys_choose_add_remove_and_undo(served: Served, new_page: Callable):
     [("exact", "1,1,1,1"), ("exact", "2,2,1,1"), ("open", "2,2,1,1"), ("open", "4,2,1")],
 )
 def test_page_and_command_line_reckon_alike(
-    served: Served, new_page: Callable, monkeypatch: pytest.MonkeyPatch, run: str, text: str
+    served: Served, blank_page: Callable, monkeypatch: pytest.MonkeyPatch, run: str, text: str
 ):
     monkeypatch.setenv("DRAFTREE_CACHE", str(served.cache))
     run_id = getattr(served, run)
     found = prediction(run_id, from_expansion(text), children=None, folder=served.runs)
     assert found.exact == (run == "exact")
-    page = opened(new_page, served, run_id)
+    page = opened(blank_page, served, run_id)
     name = {"1,1,1,1": "chain of 4"}.get(text, text)
     page.get_by_label("Start from").select_option(label=name)
     low, high = (f"{o.tokens_per_step:.2f}" for o in (found.low, found.high))
@@ -140,8 +140,8 @@ def test_page_and_command_line_reckon_alike(
     )  # fmt: skip
 
 
-def test_presets_and_the_optimal_tree(served: Served, new_page: Callable):
-    page = opened(new_page, served, served.exact)
+def test_presets_and_the_optimal_tree(served: Served, blank_page: Callable):
+    page = opened(blank_page, served, served.exact)
     page.get_by_label("Start from").select_option(label="chain of 4")
     assert paths(page) == "0.0.0.0"
     page.get_by_label("Nodes of the optimal tree").fill("6")
@@ -153,8 +153,8 @@ def test_presets_and_the_optimal_tree(served: Served, new_page: Callable):
     assert cell(page, "tau") == cell(page, "tau", 1), "predicted and measured agree on its own"
 
 
-def test_nodes_that_never_earn_are_faded_and_explained(served: Served, new_page: Callable):
-    page = opened(new_page, served, served.exact)
+def test_nodes_that_never_earn_are_faded_and_explained(served: Served, blank_page: Callable):
+    page = opened(blank_page, served, served.exact)
     for _ in range(2):
         node(page, "").click()  # ranks 2 and 3: nothing ranks 3 there
     expect(node(page, "3")).to_have_class(re.compile("rejected"))
@@ -165,8 +165,8 @@ def test_nodes_that_never_earn_are_faded_and_explained(served: Served, new_page:
     expect(page.locator(".editor .card")).to_contain_text("tokens per step")
 
 
-def test_text_is_text(served: Served, new_page: Callable):
-    page = opened(new_page, served, served.exact)
+def test_text_is_text(served: Served, blank_page: Callable):
+    page = opened(blank_page, served, served.exact)
     page.get_by_label("Start from").select_option(label="SpecInfer")
     rows = page.locator(".editor .row code")
     assert rows.count() > 0
@@ -174,16 +174,16 @@ def test_text_is_text(served: Served, new_page: Callable):
     assert page.locator(".editor .row b b, .editor code b").count() == 0
 
 
-def test_run_it_for_real_shows_predicted_and_measured(served: Served, new_page: Callable):
-    page = opened(new_page, served, served.exact)
+def test_run_it_for_real_shows_predicted_and_measured(served: Served, blank_page: Callable):
+    page = opened(blank_page, served, served.exact)
     page.get_by_role("button", name="Run it for real").click()
     expect(page.get_by_text("Predicted and measured")).to_be_visible(timeout=LONG)
     expect(page.get_by_text("Finished.", exact=True)).to_be_visible(timeout=LONG)
     expect(page.get_by_role("button", name="Run it for real")).to_be_enabled(timeout=LONG)
 
 
-def test_unknown_ranks_are_said_and_can_be_completed(served: Served, new_page: Callable):
-    page = opened(new_page, served, served.open)
+def test_unknown_ranks_are_said_and_can_be_completed(served: Served, blank_page: Callable):
+    page = opened(blank_page, served, served.open)
     assert "–" in cell_after_preset(page, "4,2,1")
     expect(page.get_by_role("button", name="Make exact")).to_be_visible()
 
@@ -193,8 +193,8 @@ def cell_after_preset(page: Page, name: str) -> str:
     return cell(page, "tau")
 
 
-def test_a_step_opens_in_replay(served: Served, new_page: Callable):
-    page = opened(new_page, served, served.exact)
+def test_a_step_opens_in_replay(served: Served, blank_page: Callable):
+    page = opened(blank_page, served, served.exact)
     page.get_by_label("Start from").select_option(label="SpecInfer")
     page.locator(".editor .row").first.click()
     expect(page).to_have_url(re.compile(r"/replay\?"), timeout=LONG)

@@ -15,15 +15,15 @@ LONG = 120_000
 
 
 @pytest.fixture
-def quick(serve: Callable, tmp_path: Path) -> str:
+def quick(serve_once: Callable, tmp_path: Path) -> str:
     """Every study takes a second, and what its trials take to be stored."""
-    return serve(FAKE, FAKE_SECONDS="1", DRAFTREE_RUNS=str(tmp_path / "runs"))
+    return serve_once(FAKE, FAKE_SECONDS="1", DRAFTREE_RUNS=str(tmp_path / "runs"))
 
 
 @pytest.fixture
-def slow(serve: Callable, tmp_path: Path) -> str:
+def slow(serve_once: Callable, tmp_path: Path) -> str:
     """A study that does not end by itself while a test looks at it."""
-    return serve(FAKE, FAKE_SECONDS="600", DRAFTREE_RUNS=str(tmp_path / "runs"))
+    return serve_once(FAKE, FAKE_SECONDS="600", DRAFTREE_RUNS=str(tmp_path / "runs"))
 
 
 def tune(page: Page) -> Page:

@@ -206,21 +206,19 @@ def test_hostile_text_is_text(quick: str, new_page: Callable):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_themes_reach_the_view(quick: str, chromium, scheme: str):
-    context = chromium.new_context(color_scheme=scheme)
-    page = context.new_page()
+def test_both_themes_reach_the_view(quick: str, blank_page: Callable, scheme: str):
+    page = blank_page()
+    page.emulate_media(color_scheme=scheme)
     page.goto(quick)
     page.locator(".view .state").wait_for(timeout=LONG)
     panel = page.locator(".head").evaluate("el => getComputedStyle(el).backgroundColor")
     assert panel == {"light": "rgb(255, 255, 255)", "dark": "rgb(25, 29, 38)"}[scheme]
-    context.close()
 
 
-def test_reduced_motion_is_respected(quick: str, chromium):
-    context = chromium.new_context(reduced_motion="reduce")
-    page = context.new_page()
+def test_reduced_motion_is_respected(quick: str, blank_page: Callable):
+    page = blank_page()
+    page.emulate_media(reduced_motion="reduce")
     page.goto(quick)
     page.locator(".view .state").wait_for(timeout=LONG)
     finished(page)
     expect(page.locator(".scene .node").first).to_have_css("animation-name", "none")
-    context.close()
