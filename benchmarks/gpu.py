@@ -2,8 +2,10 @@
 
 Measured, for an 8B-shaped Llama with random weights in bfloat16 and a 1B-shaped draft: the kernels
 against the bytes they must move (benchmarks/kernel_times.py), target and draft passes against
-nodes, context and batch with and without CUDA graphs, and whole decodings against plain decoding
-with a drafter of set acceptance, whose drafting costs nothing: the target's side of the speedup.
+nodes, context and batch with and without CUDA graphs, draft passes with the candidates chosen on
+the host against those chosen on the device (gpu_candidates.py), and whole decodings against plain
+decoding with a drafter of set acceptance, whose drafting costs nothing: the target's side of the
+speedup.
 
     PYTHONPATH=. python benchmarks/gpu.py --name h100      # a GPU, about eight minutes
     PYTHONPATH=. python benchmarks/gpu.py --device cpu --small      # the same code in seconds
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from gpu_candidates import candidate_rows
 from gpu_measure import (
     Arm,
     PlainDrafter,
@@ -56,6 +59,8 @@ PROFILES = HERE.parent / "data" / "hardware"
 #: how often the true token is a drafter's first, second, ... choice
 GOOD, FAIR = (0.75, 0.1, 0.04, 0.02, 0.01), (0.5, 0.15, 0.07, 0.04, 0.03)
 DEPTH = 12
+#: nodes of a request that a draft pass expands
+FRONTIERS = (1, 4, 16)
 
 
 class Extent(NamedTuple):
@@ -113,9 +118,13 @@ def main() -> int:
     kernels = sections.run("kernels", kernel_times) if extent is FULL else None
     shapes: dict[str, Shape] = {}
     passes: list[Passes] = []
+    candidates: list[dict[str, Any]] = []
     speedups: list[dict[str, Any]] = []
     for role in ("draft", "target"):
-        measure_model(role, extent, sections, shapes=shapes, passes=passes, speedups=speedups)
+        measure_model(
+            role, extent, sections,
+            shapes=shapes, passes=passes, candidates=candidates, speedups=speedups,
+        )  # fmt: skip
     facts = gpu(device) or {"name": cpu_name(), "driver": ""}
     profile = HardwareProfile(
         name=arguments.name or default_name(arguments, facts["name"]),
@@ -123,13 +132,16 @@ def main() -> int:
         dtype=extent.dtype, models=shapes, passes=tuple(passes), measured=not arguments.small,
         how=HOW[extent],
         bandwidth=copied,
-        findings={"kernels": kernels, "speedups": speedups, "failed": sections.failed},
+        findings={
+            "kernels": kernels, "candidates": candidates, "speedups": speedups,
+            "failed": sections.failed,
+        },
     )  # fmt: skip
     path = write(profile, arguments)
     print_tables(profile)
     print(json.dumps({
         "benchmark": "gpu", "profile": str(path), "seconds": round(sections.seconds, 1),
-        "failed": sections.failed, "speedups": speedups,
+        "failed": sections.failed, "candidates": candidates, "speedups": speedups,
     }))  # fmt: skip
     return 1 if sections.failed else 0
 
@@ -168,6 +180,7 @@ def measure_model(
     *,
     shapes: dict[str, Shape],
     passes: list[Passes],
+    candidates: list[dict[str, Any]],
     speedups: list[dict[str, Any]],
 ) -> None:
     """All that is measured of the target or the draft; the model is gone afterwards."""
@@ -180,6 +193,11 @@ def measure_model(
             name = f"{role} passes, {execution}, {batch} requests"
             found = sections.run(name, passes_of, role, loaded, execution, batch, extent)
             passes += [found] if found else []
+            if role == "draft":
+                name = f"draft candidates, {execution}, {batch} requests"
+                candidates += (
+                    sections.run(name, candidates_of, loaded, execution, batch, extent) or []
+                )
     for batch in extent.batches if role == "target" else ():
         name = f"decoding, {batch} requests"
         rows = sections.run(name, speedup_rows, loaded, batch, extent, "auto")
@@ -221,6 +239,20 @@ def passes_of(role: str, loaded: LoadedModel, execution: str, batch: int, extent
     if hasattr(runner.run, "said"):
         say(f"  {runner.run.said()}")
     return Passes(role, execution, batch, cost)
+
+
+def candidates_of(
+    loaded: LoadedModel, execution: str, batch: int, extent: Extent
+) -> list[dict[str, Any]]:
+    """Draft passes with candidates chosen on the host and on the device, one way of execution."""
+    nodes = [size for size in extent.nodes if size in FRONTIERS]
+    runner = TreeRunner(
+        loaded, num_slots=batch, capacity=extent.contexts[0] + 1, max_tree=max(nodes),
+        forward=forward_in(execution, loaded, batch),
+    )  # fmt: skip
+    return candidate_rows(
+        runner, nodes=nodes, context=extent.contexts[0], rounds=min(extent.rounds, 5)
+    )
 
 
 def speedup_rows(

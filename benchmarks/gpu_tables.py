@@ -31,6 +31,7 @@ def print_tables(profile: HardwareProfile) -> None:
         for context, ms in zip(one.cost.contexts_C, one.cost.ms_CS, strict=True):
             figures = [f"{value:.2f}" for value in ms]
             print(markdown_row([one.role, one.execution, one.batch, context, *figures]))
+    print_candidates(profile.findings["candidates"])
     heads = ["requests", "execution", "acceptance", "nodes", "tokens/step", "step ms",
              "score ms", "x plain", "as scripted"]  # fmt: skip
     print("\n" + markdown_row(heads))
@@ -43,6 +44,21 @@ def print_tables(profile: HardwareProfile) -> None:
             "no" if row["wrong_requests"] else "yes",
         ]))  # fmt: skip
     print()
+
+
+def print_candidates(rows: list[dict[str, Any]]) -> None:
+    """Draft passes until the candidates are known, chosen on the host and on the device."""
+    heads = ["children", "execution", "requests", "nodes", "pass ms", "host ms", "device ms",
+             "x", "host copies", "device copies", "same"]  # fmt: skip
+    print("\n" + markdown_row(heads))
+    print(markdown_row(["---"] * len(heads)))
+    for row in rows:
+        print(markdown_row([
+            row["children"], row["execution"], row["batch"], row["nodes"],
+            *(f"{row[f'{way}_ms']:.2f}" for way in ("pass", "host", "device")),
+            f"{row['host_ms'] / row['device_ms']:.2f}", f"{row['host_bytes'] / 1e3:.0f} kB",
+            f"{row['device_bytes'] / 1e3:.1f} kB", "yes" if row["same"] else "no",
+        ]))  # fmt: skip
 
 
 def markdown_row(cells: list[Any]) -> str:

@@ -22,7 +22,7 @@ from engine.runner import NodeLogits, check_finite
 from engine.sampling import Sampling
 
 #: candidates looked for at least: more cost next to nothing, and a second look costs a wait
-_FEWEST = 8
+FEWEST = 8
 
 
 class DevicePass:
@@ -56,7 +56,7 @@ class DevicePass:
         Raises DecodeError where a row of the pass is not finite.
         """
         if count > self._most:
-            self._find(max(_FEWEST, 1 << (count - 1).bit_length()))
+            self._find(max(FEWEST, 1 << (count - 1).bit_length()))
         tokens, logprobs, scores = self._host_3RK[:, row, :count]
         if not scores[-1] > -np.inf:
             there = scores > -np.inf

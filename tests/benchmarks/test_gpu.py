@@ -94,6 +94,16 @@ def test_the_dry_run_writes_a_profile_that_reads_back(tmp_path, monkeypatch, cap
     assert not profile.measured, "a dry run is no measurement"
     assert profile.batches("target", "graph") == [1, 3]
     assert "| target | graph | 3 |" in said
+    rows = last["candidates"]
+    assert {(row["children"], row["batch"], row["execution"], row["nodes"]) for row in rows} == {
+        (children, batch, execution, nodes)
+        for children in ("fixed", "coupled")
+        for batch in (1, 3)
+        for execution in ("eager", "graph")
+        for nodes in (1, 4, 16)
+    }
+    assert all(row["same"] for row in rows), "the device chose other children than the host"
+    assert "| coupled | graph | 3 | 16 |" in said
     by_nodes = {
         row["nodes"]: row["tokens_per_step"]
         for row in last["speedups"]
