@@ -5,15 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from engine.errors import UserError
+from pages.parts.jobs import start_job
 from pages.parts.models import known_models
-from pages.parts.settings import handle
 from workbench.comparing.result import CompareSpec
 from workbench.experiments.at_hand import at_hand, missing_told, on_this_machine
 from workbench.experiments.stored import Experiment, experiment_names, load_experiment
 from workbench.view.compare_experiments import measured_told, widgets_of
 from workbench.view.forms import escape_markdown
-
-_PROBLEM, _STOPPING = "compare/problem", "compare/stopping"
 
 
 def experiments_panel(*, active: bool) -> None:
@@ -60,12 +58,12 @@ def _chosen(experiment: Experiment, *, active: bool) -> None:
 
 
 def _start(experiment: Experiment) -> None:
-    st.session_state[_STOPPING] = False
-    st.session_state[_PROBLEM] = None
+    spec, problem = None, None
     try:
-        handle().start(on_this_machine(experiment, experiment.compare))
+        spec = on_this_machine(experiment, experiment.compare)
     except UserError as error:
-        st.session_state[_PROBLEM] = str(error)
+        problem = str(error)
+    start_job("compare", spec, problem)
 
 
 def _take(spec: CompareSpec) -> None:

@@ -12,8 +12,8 @@ from engine.tree import MOST_DRAFTS
 from pages.parts.busy import other_job
 from pages.parts.compare_editor import arm_editor
 from pages.parts.compare_experiments import experiments_panel
+from pages.parts.jobs import start_and_stop, start_job, stop_job
 from pages.parts.ranks import ranks_form
-from pages.parts.settings import handle
 from workbench.comparing.result import CompareSpec
 from workbench.jobs import COMPARE, SWEEP
 from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, Dtype, Execution
@@ -30,23 +30,16 @@ from workbench.view.forms import WORKLOAD_LABELS, escape_markdown
 from workbench.view.runs_frame import stored_runs
 
 ARMS = {False: "compare/arms", True: "sweep/arms"}
-PROBLEM, STOPPING = "compare/problem", "compare/stopping"
 
 
 def compare_form(*, sweep: bool, active: bool) -> None:
     """Lay out the form and start what was asked for."""
     fields = _common(sweep=sweep)
     cost_place = st.container()
-    running = handle().snapshot().kind in (COMPARE, SWEEP)
-    with st.container(horizontal=True):
-        pressed = st.button(
-            "Measure", type="primary", icon=":material/speed:", key="measure", disabled=active,
-            width="stretch",
-        )  # fmt: skip
-        cancelled = st.button(
-            "Cancel", icon=":material/stop:", key="cancel", disabled=not (active and running),
-            width="stretch",
-        )  # fmt: skip
+    pressed, cancelled = start_and_stop(
+        "compare", start="Measure", icon=":material/speed:", stop="Cancel", kinds=(COMPARE, SWEEP),
+        active=active,
+    )  # fmt: skip
     other_job(COMPARE)
     if not sweep:
         experiments_panel(active=active)
@@ -59,6 +52,7 @@ def compare_form(*, sweep: bool, active: bool) -> None:
     with st.expander("Several GPUs", icon=":material/memory:"):
         fields |= ranks_form("compare/", persist_state="session")
         st.caption("A method may say its own: `dynamic-tree:ranks=[1,2,4]`.")
+    problem = None
     try:
         with cost_place:
             spec = _spec(fields, sweep=sweep)
@@ -67,10 +61,10 @@ def compare_form(*, sweep: bool, active: bool) -> None:
         spec, problem = None, str(error)
         cost_place.caption(f":material/info: {escape_markdown(problem)}")
     if pressed:
-        _start(spec, None if spec else problem)
+        start_job("compare", spec, problem)
+        st.rerun()
     if cancelled:
-        st.session_state[STOPPING] = True
-        handle().stop()
+        stop_job("compare")
         st.rerun()
 
 
@@ -191,17 +185,6 @@ def _spec(fields: dict[str, Any], *, sweep: bool) -> CompareSpec:
     if not sweep:
         return build_compare(fields)
     return build_named_sweep({k: v for k, v in fields.items() if k != "name"}, fields["name"])
-
-
-def _start(spec: CompareSpec | None, problem: str | None) -> None:
-    st.session_state[STOPPING] = False
-    if spec is not None:
-        try:
-            handle().start(spec)
-        except UserError as error:
-            problem = str(error)
-    st.session_state[PROBLEM] = problem
-    st.rerun()
 
 
 def _take(key: str, arms: list[str]) -> None:

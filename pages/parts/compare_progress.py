@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages.parts.jobs import say_ended, say_problem, say_progress, stopping
 from pages.parts.settings import handle, settings
 from workbench.jobs import COMPARE, SWEEP, TRAIN, TUNE
-from workbench.view.compare_words import Ended, ended, told
-from workbench.view.forms import escape_markdown
+from workbench.view.compare_words import ended, told
 
 #: how the address bar names what a job of each kind made
 _ADDRESSES = {COMPARE: "comparison", SWEEP: "sweep", TUNE: "study", TRAIN: "training"}
@@ -21,9 +21,7 @@ def measuring_panel(
     `active` is what the page's buttons were drawn for; the page is drawn anew once it changes.
     `kinds` are the jobs that the page shows, `page` the beginning of its keys.
     """
-    with st.container():  # always there, so that what follows keeps its place
-        if problem := st.session_state.get(f"{page}/problem"):
-            _say(Ended("error", "Nothing was started", problem))
+    say_problem(page, "Nothing was started")
     st.fragment(_draw, run_every=settings.refresh_s if active else None)(active, kinds, page)
 
 
@@ -33,20 +31,10 @@ def _draw(was_active: bool, kinds: tuple[str, ...], page: str) -> None:
     measuring = snapshot.measuring
     with st.container():
         if busy and snapshot.kind in kinds:
-            said = told(measuring, stopping=st.session_state.get(f"{page}/stopping", False))
-            with st.container(border=True):
-                st.markdown(f"**{escape_markdown(said.title)}**")
-                st.progress(min(1.0, said.fraction), text=escape_markdown(said.detail))
-                st.caption(escape_markdown(said.left) or "&nbsp;")
+            say_progress(told(measuring, stopping=stopping(page)))
         elif measuring.kind in kinds and (end := ended(measuring)) is not None:
-            _say(end)
+            say_ended(end)
     if busy != was_active:
         if was_active and measuring.result and measuring.kind in kinds:
             st.query_params[_ADDRESSES[measuring.kind]] = measuring.result
         st.rerun()
-
-
-def _say(end: Ended) -> None:
-    show = {"error": st.error, "warning": st.warning, "info": st.info}[end.kind]
-    icon = ":material/error:" if end.kind == "error" else ":material/info:"
-    show(escape_markdown(end.text), title=end.title or None, icon=icon)

@@ -9,8 +9,9 @@ import streamlit as st
 
 from engine.errors import UserError
 from pages.parts.charts import show_figure, theme
-from pages.parts.compare_form import PROBLEM, STOPPING
 from pages.parts.compare_result import figures_table, verdict
+from pages.parts.jobs import start_job
+from pages.parts.named import pick_named
 from pages.parts.settings import handle
 from workbench.comparing import wording
 from workbench.comparing.rows import Row
@@ -30,13 +31,7 @@ def sweeps_view() -> None:
     if not names:
         _nothing_yet()
         return
-    wanted = st.query_params.get("sweep")
-    if wanted in names and st.session_state.get("sweep/from") != wanted:
-        st.session_state["sweep/chosen"] = wanted
-    if st.session_state.get("sweep/chosen") not in names:
-        st.session_state.pop("sweep/chosen", None)
-    chosen = st.selectbox("Sweep", names, key="sweep/chosen", persist_state="session")
-    st.query_params["sweep"] = st.session_state["sweep/from"] = chosen
+    chosen = pick_named("Sweep", names, page="sweep", active=handle().active)
     st.query_params.pop("comparison", None)
     try:
         sweep = load_sweep(chosen)
@@ -75,8 +70,8 @@ def _state(sweep: Sweep) -> None:
         st.caption(escape_markdown(f"{said}."), width="content")
         if left and not under_way:
             st.button(
-                "Go on", icon=":material/play_arrow:", key="sweep/go-on", on_click=_go_on,
-                args=(sweep,), disabled=handle().active,
+                "Go on", icon=":material/play_arrow:", key="sweep/go-on", on_click=start_job,
+                args=("compare", sweep.spec), disabled=handle().active,
             )  # fmt: skip
         st.download_button(
             "Sweep file", json.dumps(sweep.spec.model_dump(mode="json"), indent=2),
@@ -144,14 +139,6 @@ def _html(name: str) -> str:
     from workbench.report.render import to_html
 
     return to_html(report_on_sweep(load_sweep(name)))
-
-
-def _go_on(sweep: Sweep) -> None:
-    st.session_state[STOPPING], st.session_state[PROBLEM] = False, None
-    try:
-        handle().start(sweep.spec)
-    except UserError as error:
-        st.session_state[PROBLEM] = str(error)
 
 
 @st.cache_resource(show_spinner="Reading the cells …", max_entries=8)

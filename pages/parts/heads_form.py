@@ -8,8 +8,8 @@ import streamlit as st
 
 from engine.errors import UserError
 from pages.parts.busy import other_job
+from pages.parts.jobs import start_and_stop, start_job, stop_job
 from pages.parts.models import known_models
-from pages.parts.settings import handle
 from workbench import discovery
 from workbench.jobs import TRAIN
 from workbench.spec import EMBEDDED_TARGET
@@ -30,23 +30,15 @@ from workbench.view.heads_options import Setting, describe_kind, describe_recipe
 from workbench.view.heads_picture import EXPLAINED
 from workbench.view.visible import safe_text
 
-PROBLEM, STOPPING = "heads/problem", "heads/stopping"
-
 
 def heads_form(*, active: bool) -> None:
     """Lay out the form and start what was asked for."""
     fields = _common()
     told_place = st.container()
-    running = handle().snapshot().kind == TRAIN
-    with st.container(horizontal=True):
-        pressed = st.button(
-            "Train", type="primary", icon=":material/model_training:", key="heads/start",
-            disabled=active, width="stretch",
-        )  # fmt: skip
-        stopped = st.button(
-            "Stop", icon=":material/stop:", key="heads/stop", width="stretch",
-            disabled=not (active and running), help="The checkpoint is kept; it can go on.",
-        )  # fmt: skip
+    pressed, stopped = start_and_stop(
+        "heads", start="Train", icon=":material/model_training:", stop="Stop", kinds=(TRAIN,),
+        active=active, help="The checkpoint is kept; it can go on.",
+    )  # fmt: skip
     other_job(TRAIN)
     with st.expander("Advanced", icon=":material/settings:", key="heads/advanced",
                      on_change="rerun") as opened:  # fmt: skip
@@ -63,21 +55,14 @@ def heads_form(*, active: bool) -> None:
         st.session_state["part"] = "training"
         st.rerun()
     if stopped:
-        st.session_state[STOPPING] = True
-        handle().stop()
+        stop_job("heads")
         st.rerun()
 
 
 def start_training(spec: TrainSpec | None, problem: str | None = None) -> None:
     """Start a training or go on with one, or keep the sentence that says why not."""
-    st.session_state[STOPPING] = False
-    if spec is not None:
-        try:
-            handle().start(spec)
-            st.query_params["training"] = spec.name
-        except UserError as error:
-            problem = str(error)
-    st.session_state[PROBLEM] = problem
+    if start_job("heads", spec, problem) and spec is not None:
+        st.query_params["training"] = spec.name
 
 
 def _common() -> dict[str, Any]:

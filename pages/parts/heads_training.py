@@ -12,6 +12,7 @@ from pages.parts.charts import show_figure, theme
 from pages.parts.heads_cards import open_on_run_page
 from pages.parts.heads_form import start_training
 from pages.parts.models import known_models
+from pages.parts.named import pick_named
 from pages.parts.settings import handle, settings
 from workbench.figures.heads import accuracy_curves, loss_curve
 from workbench.jobs import TRAIN
@@ -37,25 +38,16 @@ def trainings_view(*, active: bool) -> None:
     snapshot = handle().snapshot()
     running = snapshot.measuring.result if active and snapshot.kind == TRAIN else ""
     names = heads_runs.names(found)
-    if active and snapshot.kind == TRAIN and running not in names:
+    coming = active and snapshot.kind == TRAIN and running not in names
+    if coming:
         st.fragment(_wait_for, run_every=2 * settings.refresh_s)(tuple(names))
     if not found:
         _nothing_yet(active=active, starting=active and snapshot.kind == TRAIN)
         return
-    wanted = st.query_params.get("training")
-    if wanted in names and st.session_state.get("heads/from") != wanted:
-        st.session_state["heads/chosen"] = wanted
-    elif wanted and wanted not in names and not active:
-        st.warning(escape_markdown(f"There is no training {wanted[:80]!r}; another one is shown."),
-                   icon=":material/warning:")  # fmt: skip
-    if st.session_state.get("heads/chosen") not in names:
-        st.session_state.pop("heads/chosen", None)
-    chosen = st.selectbox(
-        "Training", list(names), key="heads/chosen", persist_state="session",
-        format_func=lambda name: heads_runs.label(name, names[name]) if name in names else name,
+    chosen = pick_named(
+        "Training", names, page="heads", active=active, coming=coming,
+        told=lambda name: heads_runs.label(name, names[name]),
     )  # fmt: skip
-    if not active or running in names or snapshot.kind != TRAIN:
-        st.query_params["training"] = st.session_state["heads/from"] = chosen
     run = names[chosen]
     grows = heads_runs.state(run) == "running"
     st.fragment(_draw, run_every=4 * settings.refresh_s if grows else None)(

@@ -10,10 +10,10 @@ from engine.errors import UserError
 from engine.registry import METHODS, describe, method_names
 from pages.parts.busy import other_job
 from pages.parts.controls import folded_form
+from pages.parts.jobs import start_and_stop, start_job, stop_job
 from pages.parts.models import choose_pair
-from pages.parts.settings import handle
 from workbench.jobs import LOAD
-from workbench.loading.spec import MOST_SLOTS, LoadSpec
+from workbench.loading.spec import MOST_SLOTS
 from workbench.view.forms import WORKLOAD_LABELS, escape_markdown
 from workbench.view.requests_form import (
     ARRIVAL_LABELS,
@@ -25,7 +25,6 @@ from workbench.view.requests_form import (
 )
 from workbench.view.requests_words import AUCTIONEER
 
-PROBLEM, STOPPING = "requests/problem", "requests/stopping"
 _MIX = "A number, uniform:LOW-HIGH or lognormal:MEDIAN:SIGMA."
 
 
@@ -33,16 +32,10 @@ def load_form(*, active: bool) -> None:
     """Lay out the form and start what was asked for."""
     fields = _common()
     cost_place = st.container()
-    running = handle().snapshot().kind == LOAD
-    with st.container(horizontal=True):
-        pressed = st.button(
-            "Start", type="primary", icon=":material/play_arrow:", key="requests/start",
-            disabled=active, width="stretch",
-        )  # fmt: skip
-        cancelled = st.button(
-            "Cancel", icon=":material/stop:", key="requests/cancel",
-            disabled=not (active and running), width="stretch",
-        )  # fmt: skip
+    pressed, cancelled = start_and_stop(
+        "requests", start="Start", icon=":material/play_arrow:", stop="Cancel", kinds=(LOAD,),
+        active=active,
+    )  # fmt: skip
     other_job(LOAD)
     with st.expander("Clients and lengths", icon=":material/group:"):
         fields |= _requests(fields["arrivals"])
@@ -59,11 +52,10 @@ def load_form(*, active: bool) -> None:
         spec, problem = None, str(error)
         cost_place.caption(f":material/info: {escape_markdown(problem)}")
     if pressed:
-        _start(spec, problem)
+        start_job("requests", spec, problem)
         st.rerun()
     if cancelled:
-        st.session_state[STOPPING] = True
-        handle().stop()
+        stop_job("requests")
         st.rerun()
 
 
@@ -72,17 +64,6 @@ def _auctions(method: str) -> bool:
     return any(
         info.name == "policy" and AUCTIONEER in (info.choices or ()) for info in describe(method)
     )
-
-
-def _start(spec: LoadSpec | None, problem: str | None) -> None:
-    """Start it, or keep the sentence that says why not."""
-    st.session_state[STOPPING] = False
-    if spec is not None:
-        try:
-            handle().start(spec)
-        except UserError as error:
-            problem = str(error)
-    st.session_state[PROBLEM] = problem
 
 
 def _common() -> dict[str, Any]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts.requests_form import PROBLEM, STOPPING
+from pages.parts.jobs import say_ended, say_problem, say_progress, stopping
 from pages.parts.requests_view import requests_view
 from pages.parts.settings import handle, settings
 from workbench.jobs import LOAD
 from workbench.loading.state import Loading
-from workbench.view.compare_words import Ended
-from workbench.view.forms import escape_markdown
 from workbench.view.requests_live import ended, live_payload, told
 
 _KEY, _CLEARED = "requests-live", "requests/cleared"
@@ -21,9 +19,7 @@ def live_view(*, active: bool) -> bool:
 
     `active` is what the page's buttons were drawn for; the page is drawn anew once it changes.
     """
-    with st.container():  # always there, so that what follows keeps its place
-        if problem := st.session_state.get(PROBLEM):
-            _say(Ended("error", "The load run was not started", problem))
+    say_problem("requests", "The load run was not started")
     serving = active and handle().snapshot().kind == LOAD
     st.fragment(_draw, run_every=settings.refresh_s if active else None)(active)
     return serving
@@ -36,9 +32,9 @@ def _draw(was_active: bool) -> None:
     serving = busy and snapshot.kind == LOAD
     with st.container():
         if serving:
-            _progress(loading)
+            say_progress(told(loading, stopping=stopping("requests")))
         elif (end := ended(loading)) is not None:
-            _say(end)
+            say_ended(end)
     if serving and loading.ticks:
         requests_view(live_payload(loading), key=_KEY, on_ask=lambda: None)
     if busy != was_active:
@@ -48,17 +44,3 @@ def _draw(was_active: bool) -> None:
         if was_active and snapshot.kind == LOAD and loading.run_id:
             st.query_params["run"] = loading.run_id
         st.rerun()
-
-
-def _progress(loading: Loading) -> None:
-    said = told(loading, stopping=st.session_state.get(STOPPING, False))
-    with st.container(border=True):
-        st.markdown(f"**{escape_markdown(said.title)}**")
-        st.progress(min(1.0, said.fraction), text=escape_markdown(said.detail))
-        st.caption(escape_markdown(said.left) or "&nbsp;")
-
-
-def _say(end: Ended) -> None:
-    show = {"error": st.error, "warning": st.warning, "info": st.info}[end.kind]
-    icon = ":material/error:" if end.kind == "error" else ":material/info:"
-    show(escape_markdown(end.text), title=end.title or None, icon=icon)

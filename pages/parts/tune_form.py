@@ -10,30 +10,21 @@ from engine.errors import UserError
 from engine.registry import METHODS, describe, method_names
 from pages.parts.busy import other_job
 from pages.parts.compare_form import pace, prompts_of
-from pages.parts.settings import handle
+from pages.parts.jobs import start_and_stop, start_job, stop_job
 from workbench.jobs import TUNE
 from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET, Dtype, Execution
 from workbench.tuning.spec import TuneSpec, study_name
 from workbench.view.forms import WORKLOAD_LABELS, escape_markdown
 from workbench.view.tune_form import OBJECTIVE_LABELS, build_study, cost, under_free_name
 
-PROBLEM, STOPPING = "tune/problem", "tune/stopping"
-
 
 def tune_form(*, active: bool) -> None:
     """Lay out the form and start what was asked for."""
     fields = _common()
     cost_place = st.container()
-    running = handle().snapshot().kind == TUNE
-    with st.container(horizontal=True):
-        pressed = st.button(
-            "Tune", type="primary", icon=":material/tune:", key="tune/start", disabled=active,
-            width="stretch",
-        )  # fmt: skip
-        cancelled = st.button(
-            "Cancel", icon=":material/stop:", key="tune/cancel",
-            disabled=not (active and running), width="stretch",
-        )  # fmt: skip
+    pressed, cancelled = start_and_stop(
+        "tune", start="Tune", icon=":material/tune:", stop="Cancel", kinds=(TUNE,), active=active
+    )
     other_job(TUNE)
     with st.expander("Search space", icon=":material/tune:", key="tune/space",
                      on_change="rerun") as opened:  # fmt: skip
@@ -52,22 +43,19 @@ def tune_form(*, active: bool) -> None:
         start_study(spec, problem)
         st.rerun()
     if cancelled:
-        st.session_state[STOPPING] = True
-        handle().stop()
+        stop_job("tune")
         st.rerun()
 
 
 def start_study(spec: TuneSpec | None, problem: str | None = None, *, go_on: bool = False) -> None:
     """Start a study, or keep the sentence that says why not. `go_on`: under the very name."""
-    st.session_state[STOPPING] = False
-    if spec is not None:
+    if spec is not None and not go_on:
         try:
-            spec = spec if go_on else under_free_name(spec)
-            handle().start(spec)
-            st.query_params["study"] = spec.name
+            spec = under_free_name(spec)
         except UserError as error:
-            problem = str(error)
-    st.session_state[PROBLEM] = problem
+            spec, problem = None, str(error)
+    if start_job("tune", spec, problem) and spec is not None:
+        st.query_params["study"] = spec.name
 
 
 def _common() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import streamlit as st
 from engine.errors import UserError
 from pages.parts.charts import show_figure, theme
 from pages.parts.compare_result import verdict
+from pages.parts.named import pick_named
 from pages.parts.run_spec import TO_RUN
 from pages.parts.settings import handle, settings
 from pages.parts.tune_form import start_study
@@ -56,22 +57,13 @@ def studies_view(
     spec = snapshot.measuring.spec
     tuning = active and snapshot.kind == TUNE and isinstance(spec, TuneSpec)
     running = spec.name if tuning and isinstance(spec, TuneSpec) else ""
-    if running and running not in names:
+    coming = bool(running) and running not in names
+    if coming:
         st.fragment(_wait_for, run_every=settings.refresh_s)(running)
     if not names:
         _nothing_yet(otherwise, active=bool(running))
         return
-    wanted = st.query_params.get("study")
-    if wanted in names and st.session_state.get("tune/from") != wanted:
-        st.session_state["tune/chosen"] = wanted
-    elif wanted and wanted not in names and not active:
-        st.warning(escape_markdown(f"There is no study {wanted[:80]!r}; another one is shown."),
-                   icon=":material/warning:")  # fmt: skip
-    if st.session_state.get("tune/chosen") not in names:
-        st.session_state.pop("tune/chosen", None)
-    chosen = st.selectbox("Study", names, key="tune/chosen", persist_state="session")
-    if not running or running in names:  # else the address names the study that is to come
-        st.query_params["study"] = st.session_state["tune/from"] = chosen
+    chosen = pick_named("Study", names, page="tune", active=active, coming=coming)
     grows = chosen == running
     st.fragment(_draw, run_every=4 * settings.refresh_s if grows else None)(chosen, active)
 

@@ -36,8 +36,8 @@ def test_first_sight_says_what_to_press_and_what_it_costs() -> None:
     at = page()
     assert "No comparison is stored yet" in said(at)
     assert "6 arms × 4 prompts × 3 repeats = 72 decodes of 64 tokens." in said(at)
-    assert not at.button(key="measure").disabled
-    assert at.button(key="cancel").disabled
+    assert not at.button(key="compare/start").disabled
+    assert at.button(key="compare/stop").disabled
 
 
 def test_from_measure_to_a_verdict(handle: MeasuringHandle) -> None:
@@ -45,27 +45,27 @@ def test_from_measure_to_a_verdict(handle: MeasuringHandle) -> None:
     at = page()
     at.multiselect(key="compare/arms").set_value(["dynamic-tree:nodes=[4,6]"])
     at.number_input(key="compare/limit").set_value(3)
-    at.button(key="measure").click().run()
+    at.button(key="compare/start").click().run()
     assert not at.exception
     (spec,) = handle.specs
     assert (spec.methods, spec.limit, spec.repeats) == (["dynamic-tree:nodes=[4,6]"], 3, 3)
     assert spec.baselines == ["hf-generate", "hf-assisted"]
     assert "Comparing 2 methods on code" in said(at)
-    assert at.button(key="measure").disabled
-    assert not at.button(key="cancel").disabled
+    assert at.button(key="compare/start").disabled
+    assert not at.button(key="compare/stop").disabled
     handle._seconds = 0.01
     at = done(at, handle)
     assert "It pays: dynamic-tree:nodes=6, the fastest of the methods, decodes 1.60×" in said(at)
     (stored,) = result.comparison_ids()
     assert at.query_params["comparison"] in (stored, [stored])
-    assert not at.button(key="measure").disabled
+    assert not at.button(key="compare/start").disabled
 
 
 def test_more_draft_models_reach_the_comparison(handle: MeasuringHandle) -> None:
     at = page()
     at.multiselect(key="compare/arms").set_value(["static-tree:drafts=[1,2]"])
     at.multiselect(key="compare/other_drafts").set_value([" ./my-draft ", ""]).run()
-    at.button(key="measure").click().run()
+    at.button(key="compare/start").click().run()
     assert not at.exception
     assert handle.specs[0].other_drafts == ["./my-draft"]
 
@@ -73,8 +73,8 @@ def test_more_draft_models_reach_the_comparison(handle: MeasuringHandle) -> None
 def test_cancel_keeps_what_was_complete(handle: MeasuringHandle) -> None:
     handle._seconds = 1000.0
     at = page()
-    at.button(key="measure").click().run()
-    at.button(key="cancel").click().run()
+    at.button(key="compare/start").click().run()
+    at.button(key="compare/stop").click().run()
     at = done(at, handle)
     assert "Stopped. What was complete is kept." in said(at)
     assert "The comparison was stopped" in said(at), "the report says it too"
@@ -85,8 +85,8 @@ def test_a_new_session_sees_what_is_under_way(handle: MeasuringHandle) -> None:
     handle.start(SPEC)
     at = page()
     assert "Comparing 2 methods on code" in said(at)
-    assert at.button(key="measure").disabled
-    at.button(key="cancel").click().run()
+    assert at.button(key="compare/start").disabled
+    at.button(key="compare/stop").click().run()
     assert not handle.active
 
 
@@ -105,8 +105,8 @@ def test_both_pages_name_the_others_job(handle: MeasuringHandle) -> None:
     handle.start(RunSpec(prompt="x"))
     at = page()
     assert "A run of dynamic-tree is under way" in said(at)
-    assert at.button(key="measure").disabled
-    assert at.button(key="cancel").disabled
+    assert at.button(key="compare/start").disabled
+    assert at.button(key="compare/stop").disabled
 
 
 def test_a_dead_worker_and_a_refusal_are_sentences(
@@ -114,7 +114,7 @@ def test_a_dead_worker_and_a_refusal_are_sentences(
 ) -> None:
     handle._seconds = 1000.0
     at = page()
-    at.button(key="measure").click().run()
+    at.button(key="compare/start").click().run()
     handle.die()
     at.run()
     assert "died of SIGKILL" in said(at)
@@ -123,7 +123,7 @@ def test_a_dead_worker_and_a_refusal_are_sentences(
         raise UserError("No **bold** <img>.")
 
     monkeypatch.setattr(handle, "start", refuse)
-    at.button(key="measure").click().run()
+    at.button(key="compare/start").click().run()
     assert "No \\*\\*bold\\*\\* \\<img\\>\\." in [error.value for error in at.error]
 
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_measured_is_said_and_not_started(
     at = page()
     at.multiselect(key="compare/arms").set_value(arms).run()
     assert reason in said(at)
-    at.button(key="measure").click().run()
+    at.button(key="compare/start").click().run()
     assert reason in "\n".join(error.value for error in at.error).replace("\\", "")
     assert handle.specs == []
 
@@ -169,7 +169,7 @@ def test_missing_steps_leave_verdict_and_figures() -> None:
 def test_a_sweep_from_the_form(handle: MeasuringHandle) -> None:
     at = page(show="Sweeps")
     assert "No sweep is stored yet" in said(at)
-    at.button(key="measure").click().run()
+    at.button(key="compare/start").click().run()
     (spec,) = handle.specs
     assert isinstance(spec, SweepSpec)
     assert spec.name == "dynamic-tree-nodes-depth"

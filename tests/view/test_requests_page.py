@@ -49,7 +49,7 @@ def test_first_sight_says_what_to_press_and_what_comes() -> None:
     at = page()
     assert "No load run is stored yet" in said(at)
     assert "40 requests of at most 64 tokens, coming over 20 s or so." in said(at)
-    assert at.button(key="requests/cancel").disabled
+    assert at.button(key="requests/stop").disabled
     assert not at.button(key="requests/start").disabled
 
 
@@ -79,7 +79,7 @@ def test_cancel_keeps_what_was_served(handle: ServingHandle) -> None:
     at = started(page())
     handle.go_on(0.6)
     at.run()
-    at.button(key="requests/cancel").click().run()
+    at.button(key="requests/stop").click().run()
     at.run()
     assert not at.exception
     assert "Stopped. What was served until then is kept." in said(at)

@@ -38,7 +38,7 @@ def test_first_sight_says_what_to_press_and_what_it_costs() -> None:
     at = page()
     assert "No study is stored yet" in said(at)
     assert "At most 624 decodes of 64 tokens" in said(at)
-    assert at.button(key="tune/cancel").disabled
+    assert at.button(key="tune/stop").disabled
 
 
 def test_from_tune_to_a_verdict_and_to_the_run_page(handle: MeasuringHandle) -> None:
@@ -69,7 +69,7 @@ def test_cancel_keeps_trials_and_go_on_finishes(handle: MeasuringHandle) -> None
     at = page()
     at.number_input(key="tune/trials").set_value(10)
     at.button(key="tune/start").click().run()
-    at.button(key="tune/cancel").click().run()
+    at.button(key="tune/stop").click().run()
     at = done(at, handle)
     assert "Stopped. Trials that were finished are kept; it can go on." in said(at)
     assert "3 of 10 trials: 3 measured; cancelled" in said(at)
