@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.serving.trace import ArrivalRow, Tick
 from workbench.loading import definitions as of
-from workbench.loading.metrics import Latency
+from workbench.loading.latencies import Latency
 
 #: bins are 1% wide, from a microsecond to some three hours
 _LEAST_NS, _WIDTH, _BINS = 1e3, math.log(1.01), 2320

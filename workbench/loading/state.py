@@ -15,7 +15,7 @@ from typing import Any
 from engine.serving.trace import ArrivalRow, LaneRow, Tick
 from workbench.events import Event, LoadFinished, LoadStarted, Progress
 from workbench.loading import definitions as of
-from workbench.loading.metrics import Latency
+from workbench.loading.latencies import Latency
 from workbench.loading.running import RunningLatencies
 from workbench.loading.spec import LoadSpec
 from workbench.measuring import ACTIVE, IDLE, RUNNING, STARTING, TimeLeft

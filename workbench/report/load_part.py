@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 
 from workbench.comparing.wording import percent
 from workbench.figures import requests as figures
-from workbench.loading import metrics, wording
+from workbench.loading import wording
 from workbench.loading.definitions import LATENCIES
-from workbench.loading.metrics import LoadMetrics
+from workbench.loading.metrics import LoadMetrics, of_run
+from workbench.loading.over_time import over_time
 from workbench.loading.spec import LoadSpec
 from workbench.report.content import Chart, Column, Report, Table
 from workbench.store import serving
@@ -54,13 +55,13 @@ def add_load(report: Report, readers: Sequence[RunReader], arms: Mapping[str, st
 
 
 def _served(reader: RunReader, arms: Mapping[str, str]) -> Served | None:
-    found = metrics.of_run(reader)
+    found = of_run(reader)
     if found is None:
         return None
     spec = reader.info.spec
     slots = spec.slots * len(spec.pair_specs) if isinstance(spec, LoadSpec) else None
     rows = serving.arrivals(reader), serving.ticks(reader), serving.shares(reader)
-    return Served(arms[reader.info.run_id], found, slots, metrics.over_time(*rows))
+    return Served(arms[reader.info.run_id], found, slots, over_time(*rows))
 
 
 def _facts(one: Served) -> list[str]:

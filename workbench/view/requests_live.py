@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from workbench.loading.metrics import Latency
+from workbench.loading.latencies import Latency
 from workbench.loading.state import Loading
 from workbench.view.compare_form import duration
 from workbench.view.compare_words import Ended, Told

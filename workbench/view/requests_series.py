@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from workbench.loading.metrics import over_time
+from workbench.loading.over_time import over_time
 from workbench.view.requests import Served
 from workbench.view.requests_latency import FIGURES, latencies
 

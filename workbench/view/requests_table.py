@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.loading import definitions as of
-from workbench.loading.metrics import by_client
+from workbench.loading.latencies import by_client
 from workbench.view.requests import MOST_MESSAGE, Served, shown_name
 from workbench.view.requests_latency import latencies
 from workbench.view.visible import safe_text

@@ -13,6 +13,7 @@ from engine.serving.trace import ArrivalRow
 from workbench.loading import metrics
 from workbench.loading.definitions import jain
 from workbench.loading.metrics import metrics_from_json, of_rows
+from workbench.loading.over_time import over_time
 from workbench.loading.running import Quantiles, RunningLatencies
 from workbench.loading.table import rendered
 from workbench.loading.wording import fairness_sentence, queue_sentence, shown_ms, verdict
@@ -141,11 +142,11 @@ def test_only_refusals() -> None:
 
 
 def test_over_time_sums_to_the_whole() -> None:
-    frame = metrics.over_time(*metrics.frames(ARRIVALS, TICKS), bins=7)
+    frame = over_time(*metrics.frames(ARRIVALS, TICKS), bins=7)
     assert len(frame) == 7
     assert frame["tokens_per_second"].sum() * 0.06 == pytest.approx(12)
     assert frame["waiting"].max() == 1
-    assert metrics.over_time(*metrics.frames(ARRIVALS, []), bins=7).empty
+    assert over_time(*metrics.frames(ARRIVALS, []), bins=7).empty
 
 
 def test_json_and_back() -> None:
