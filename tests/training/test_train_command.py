@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from workbench.cli import run_command
 from workbench.commands.train import train_app
 
 TINY = ["--target-shape", "2x32x2x64", "--draft-shape", "1x16x1x32", "--device", "cpu"]
@@ -42,10 +43,11 @@ def test_trains_a_pair(tiny_split, tmp_path: Path) -> None:
         (["--device", "tpu"], "not known"),
     ],
 )
-def test_wrong_input_for_a_draft_of_bytes(options: list[str], message: str, tmp_path: Path) -> None:
-    result = CliRunner().invoke(train_app, ["bytes", *options, "--work-dir", str(tmp_path)])
-    assert result.exit_code == 2
-    assert message in result.stderr
+def test_wrong_input_for_a_draft_of_bytes(
+    options: list[str], message: str, tmp_path: Path, capsys
+) -> None:
+    assert run_command(["train", "bytes", *options, "--work-dir", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -61,9 +63,9 @@ def test_wrong_input_for_a_draft_of_bytes(options: list[str], message: str, tmp_
         (["--from", "pycode-target", "--target-shape", "2x32x2x64"], "exclude each other"),
     ],
 )
-def test_wrong_input_is_explained(options: list[str], message: str, tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        train_app, ["pair", *options, *QUICK, "--work-dir", str(tmp_path / "work")]
-    )
-    assert result.exit_code == 2
-    assert message in result.stderr
+def test_wrong_input_is_explained(options: list[str], message: str, tmp_path: Path, capsys) -> None:
+    command = ["train", "pair", *options, *QUICK, "--work-dir", str(tmp_path / "work"), "--json"]
+    assert run_command(command) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert message in json.loads(said.out)["error"]

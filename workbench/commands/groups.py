@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 
 
+@dataclass(frozen=True)
 class Flags:
     """Base of groups. Their fields are `Annotated` with a typer.Option, and have defaults."""
 
@@ -48,7 +49,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def typed(**values: Any) -> None:
         for name, group in groups.items():
-            values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})  # type: ignore[arg-type]
+            values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
         command(**values)
 
     typed.__signature__ = Signature(options)  # type: ignore[attr-defined]
@@ -57,7 +58,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def _options(group: type[Flags]) -> Iterator[Parameter]:
     hints = get_type_hints(group, include_extras=True)
-    for field in fields(group):  # type: ignore[arg-type]
+    for field in fields(group):
         kind, option = get_args(hints[field.name])
         option = copy(option)
         option.rich_help_panel = option.rich_help_panel or group.panel

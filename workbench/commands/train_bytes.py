@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import json
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from workbench.commands.train_display import Display, Interrupt, command_line, parse_shape
+from workbench.commands.groups import Flags, grouped
+from workbench.commands.train_display import (
+    BeginFlags,
+    RecordFlag,
+    TextsFlag,
+    WorkFlag,
+    parse_shape,
+    prepare_process,
+    training,
+)
 
 
-def train_bytes(
-    out: Annotated[Path, typer.Option(help="Folder that gets the model's own.")] = Path("models"),
-    name: Annotated[str, typer.Option(help="The model's name.")] = "pycode-bytes",
-    minutes: Annotated[float, typer.Option(help="Minutes of training.", min=0.01)] = 30.0,
+@dataclass(frozen=True)
+class LearningFlags(Flags):
+    """How long it learns, and what."""
+
+    minutes: Annotated[float, typer.Option(help="Minutes of training.", min=0.01)] = 30.0
     writing_minutes: Annotated[
         float, typer.Option(help="Minutes before, in which the target writes for it.", min=0.01)
-    ] = 8.0,
+    ] = 8.0
     target: Annotated[
         str, typer.Option(help="Whose text it learns at the end: embedded name, folder or hub id.")
-    ] = "pycode-target",
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Train on this UTF-8 file or folder instead of the Python standard library; "
-            "may be given several times."
-        ),
-    ] = None,
-    shape: Annotated[
-        str, typer.Option(help="As LAYERSxHIDDENxHEADSxINTERMEDIATE.")
-    ] = "2x192x3x512",
-    context: Annotated[int, typer.Option(help="Bytes of text it can see.", min=256)] = 2048,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads; all cores by default.", min=1)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and of the order of text.")] = 0,
-    resume: Annotated[
-        bool, typer.Option(help="Go on from the work folder, or throw away what is in it.")
-    ] = True,
-    work_dir: Annotated[
-        Path, typer.Option(help="Folder for checkpoints and encoded text (a few hundred MB).")
-    ] = Path("runs/train-bytes"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object with all figures at the end.")
-    ] = False,
+    ] = "pycode-target"
+    text: TextsFlag = None
+    shape: Annotated[str, typer.Option(help="As LAYERSxHIDDENxHEADSxINTERMEDIATE.")] = "2x192x3x512"
+    context: Annotated[int, typer.Option(help="Bytes of text it can see.", min=256)] = 2048
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto"
+
+
+@grouped
+def train_bytes(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder that gets the model's own.")] = Path("models"),
+    name: Annotated[str, typer.Option(help="The model's name.")] = "pycode-bytes",
+    learning: LearningFlags,
+    begin: BeginFlags,
+    work_dir: WorkFlag = Path("runs/train-bytes"),
+    as_json: RecordFlag = False,
 ) -> None:
     """Train a draft whose tokens are bytes: the method universal drafts with it for any target.
 
@@ -61,44 +61,26 @@ def train_bytes(
 
         draftree run -m universal --target ./my-model --draft models/my-bytes -p "def "
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from engine.errors import UserError
+    prepare_process()
     from engine.training.claims import discard
     from engine.training.pair import choose_device
-    from engine.training.progress import Budget, TrainingStopped
+    from engine.training.progress import Budget
     from engine.training.text_draft import TextDraftRecipe, train_text_draft
 
-    if not resume:
+    if not begin.resume:
         discard(work_dir, ["corpus", "target", "teacher", "draft.pt"])
-    stop = Interrupt()
-    try:
+    with training(work_dir, quiet=as_json) as how:
         recipe = TextDraftRecipe(
-            budget=Budget(minutes=minutes),
-            writing_budget=Budget(minutes=writing_minutes),
-            target=target,
-            shape=parse_shape(shape, "--shape"),
-            context=context,
-            texts=tuple(text or ()),
-            device=choose_device(device, threads=threads),
-            seed=seed,
+            budget=Budget(minutes=learning.minutes),
+            writing_budget=Budget(minutes=learning.writing_minutes),
+            target=learning.target,
+            shape=parse_shape(learning.shape, "--shape"),
+            context=learning.context,
+            texts=tuple(learning.text or ()),
+            device=choose_device(learning.device, threads=begin.threads),
+            seed=begin.seed,
         )
-        with Display(quiet=as_json) as display, stop:
-            record = train_text_draft(
-                recipe,
-                work_dir=work_dir,
-                out=out / name,
-                command=command_line(),
-                on_progress=display.show,
-                should_stop=lambda: stop.asked,
-            )
-    except TrainingStopped:
-        typer.echo(
-            f"Stopped. All is kept in {work_dir}; the same command goes on from there.", err=True
-        )
-        raise typer.Exit(130) from None
-    except (ValueError, UserError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from None
+        record = train_text_draft(recipe, work_dir=work_dir, out=out / name, **how)
     if as_json:
         typer.echo(json.dumps(record))
     else:

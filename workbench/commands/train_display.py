@@ -1,13 +1,21 @@
-"""What the training commands share: progress, an interrupt that keeps everything, shapes."""
+"""What the training commands share: flags, progress, an interrupt that keeps everything."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from engine.errors import UserError
+from workbench.commands.groups import Flags
 
 if TYPE_CHECKING:
     from engine.training.progress import PairProgress
@@ -23,6 +31,71 @@ _PHASES = {
     "head": "Head learns",
     "evaluate": "Measuring",
 }
+
+TextsFlag = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--text",
+        help="Train on this UTF-8 file or folder instead of the Python standard library; "
+        "may be given several times.",
+    ),
+]
+SeedFlag = Annotated[int, typer.Option("--seed", help="Seed of weights and of the order of text.")]
+ResumeFlag = Annotated[
+    bool, typer.Option(help="Go on from the work folder, or throw away what is in it.")
+]
+WorkFlag = Annotated[
+    Path, typer.Option(help="Folder for checkpoints and encoded text (a few hundred MB).")
+]
+RecordFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object with all figures at the end.")
+]
+
+
+@dataclass(frozen=True)
+class BeginFlags(Flags):
+    """How a model of one's own begins."""
+
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads; all cores by default.", min=1)
+    ] = None
+    seed: SeedFlag = 0
+    resume: ResumeFlag = True
+
+
+def prepare_process() -> None:
+    """Set what must be set before torch loads."""
+    # Threads that spin while they wait halve the speed of a machine others use too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@contextmanager
+def training(
+    work_dir: Path, *, quiet: bool, worded: Callable[[str], str] = str
+) -> Iterator[dict[str, Any]]:
+    """Progress and an interrupt, as recipes take them; what ends one early becomes a sentence.
+
+    Raises UserError for what a recipe refuses, in words that `worded` may change.
+    """
+    from engine.training.progress import TrainingStopped
+
+    stop = Interrupt()
+    try:
+        with Display(quiet=quiet) as display, stop:
+            yield {
+                "command": " ".join(["draftree", *sys.argv[1:]]),
+                "on_progress": display.show,
+                "should_stop": lambda: stop.asked,
+            }
+    except TrainingStopped:
+        typer.echo(
+            f"Stopped. All is kept in {work_dir}; the same command goes on from there.", err=True
+        )
+        raise typer.Exit(130) from None
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(worded(str(error))) from None
 
 
 class Interrupt:
@@ -112,8 +185,3 @@ def parse_shape(text: str, option: str) -> Any:
             f"{option} is {text!r}; write layers x hidden x heads x intermediate like 8x384x6x1024"
         ) from None
     return ModelShape(layers=layers, hidden=hidden, heads=heads, intermediate=intermediate)
-
-
-def command_line() -> str:
-    """What was typed."""
-    return " ".join(["draftree", *sys.argv[1:]])

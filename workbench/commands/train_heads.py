@@ -10,18 +10,22 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import UserError
-from workbench.commands.flags import JsonFlag, TargetFlag, ThreadsFlag
-from workbench.commands.train_display import Display, Interrupt, command_line
+from workbench.commands.flags import JsonFlag, TargetFlag
+from workbench.commands.groups import grouped
+from workbench.commands.train_display import training
 from workbench.commands.train_heads_options import (
+    TRAINING,
+    PassFlags,
+    PlaceFlags,
+    RateFlags,
+    TextFlags,
     default_name,
     kind_options,
-    prepare_process,
+    prepare_for,
     prompts_of,
+    recipe_of,
     sentence,
-    usable_dtype,
 )
-
-TEXT, TRAINING = "Text", "Training"
 
 _INTRODUCTIONS = {
     "medusa": """Train Medusa heads: each guesses one token further from the target's last state.
@@ -61,168 +65,52 @@ _REST = """
 def command(kind: str) -> Callable[..., None]:
     """The command that trains heads of a kind."""
 
+    @grouped
     def train(
+        *,
         target: TargetFlag = None,
-        text: Annotated[
-            list[Path] | None,
-            typer.Option(
-                help="Train on this UTF-8 file or folder instead of the Python standard library; "
-                "may be given several times.",
-                rich_help_panel=TEXT,
-            ),
-        ] = None,
-        workload: Annotated[
-            str | None,
-            typer.Option(
-                "--workload",
-                "-w",
-                help="Train on the prompts of this workload, and what the target makes of them.",
-                rich_help_panel=TEXT,
-            ),
-        ] = None,
-        written: Annotated[
-            int,
-            typer.Option(
-                help="Tokens that the target writes for its head; 0: none.",
-                min=0,
-                rich_help_panel=TEXT,
-            ),
-        ] = 200_000,
+        source: TextFlags,
         out: Annotated[Path, typer.Option(help="Folder that gets the head's own.")] = Path("heads"),
         name: Annotated[
             str | None, typer.Option(help="The head's name. [default: TARGET-KIND]")
         ] = None,
-        minutes: Annotated[
-            float | None,
-            typer.Option(
-                help="Minutes of training. [default: 20]", min=0.01, rich_help_panel=TRAINING
-            ),
-        ] = None,
-        tokens: Annotated[
-            int | None,
-            typer.Option(
-                help="Tokens to train on; unlike minutes, the same weights each time.",
-                min=1,
-                rich_help_panel=TRAINING,
-            ),
-        ] = None,
-        length: Annotated[
-            int, typer.Option(help="Tokens of a row.", min=8, rich_help_panel=TRAINING)
-        ] = 256,
-        rows: Annotated[
-            int, typer.Option(help="Rows of a pass.", min=1, rich_help_panel=TRAINING)
-        ] = 4,
-        accumulate: Annotated[
-            int,
-            typer.Option(
-                help="Passes whose gradients make a step.", min=1, rich_help_panel=TRAINING
-            ),
-        ] = 1,
+        passes: PassFlags,
         optimiser: Annotated[
             str,
             typer.Option(
-                help="adamw, or muon for the matrices inside the head.",
-                rich_help_panel=TRAINING,
+                help="adamw, or muon for the matrices inside the head.", rich_help_panel=TRAINING
             ),
         ] = _OPTIMISERS[kind],
-        lr: Annotated[
-            float | None,
-            typer.Option(
-                help="Largest learning rate. [default: 0.02 for muon, 0.003 for adamw]",
-                min=0.0,
-                rich_help_panel=TRAINING,
-            ),
-        ] = None,
-        patience: Annotated[
-            int,
-            typer.Option(
-                help="Looks at held-out text without a better one that end it; 0: none does.",
-                min=0,
-                rich_help_panel=TRAINING,
-            ),
-        ] = 0,
+        rate: RateFlags,
         option: Annotated[
             list[str] | None,
             typer.Option(
                 "--option", "-o", metavar="NAME=VALUE", help="An option of the kind; repeatable."
             ),
         ] = None,
-        dtype: Annotated[
-            str,
-            typer.Option(
-                help="float32, or bfloat16: mixed precision, twice as fast where it is at home."
-            ),
-        ] = "float32",
-        device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-        threads: ThreadsFlag = None,
-        seed: Annotated[int, typer.Option(help="Seed of weights and of the order of text.")] = 0,
-        resume: Annotated[
-            bool, typer.Option(help="Go on from the work folder, or throw away what is in it.")
-        ] = True,
-        work_dir: Annotated[
-            Path | None,
-            typer.Option(help="Folder for checkpoint, log and text. [default: runs/train-KIND]"),
-        ] = None,
-        text_dir: Annotated[
-            Path | None,
-            typer.Option(
-                help="Folder for the text alone, for several kinds to share. [default: --work-dir]"
-            ),
-        ] = None,
+        place: PlaceFlags,
         as_json: JsonFlag = False,
     ) -> None:
-        prepare_process(dtype, device)
-        from engine.training.heads import HeadRecipe
+        prepare_for(place.dtype, place.device)
         from engine.training.make_head import HeadJob, make_head, start_over
-        from engine.training.pair import choose_device
-        from engine.training.progress import Budget, TrainingStopped
 
-        work = work_dir or Path(f"runs/train-{kind}")
+        work = place.work_dir or Path(f"runs/train-{kind}")
         folder = out / (name or default_name(kind, target))
-        if text and workload is not None:
+        if source.text and source.workload is not None:
             raise UserError("--text and --workload exclude each other: give one of them.")
-        if not resume:
+        if not place.resume:
             start_over(work)
-        stop = Interrupt()
-        try:
-            chosen = choose_device(device, threads=threads)
+        with training(work, quiet=as_json, worded=sentence) as how:
             job = HeadJob(
                 kind=kind,
                 target=target or "pycode-target",
                 options=kind_options(kind, option or []),
-                texts=tuple(text or ()),
-                prompts=prompts_of(workload),
-                written_tokens=written,
-                recipe=HeadRecipe(
-                    budget=Budget(
-                        minutes=20.0 if minutes is None and tokens is None else minutes,
-                        tokens=tokens,
-                    ),
-                    length=length, rows=rows, accumulate=accumulate, patience=patience,
-                    optimiser=optimiser,
-                    lr=(0.02 if optimiser == "muon" else 3e-3) if lr is None else lr,
-                    dtype=usable_dtype(dtype, chosen), device=chosen, seed=seed,
-                ),
-            )  # fmt: skip
-            with Display(quiet=as_json) as display, stop:
-                card = make_head(
-                    job,
-                    work_dir=work,
-                    text_dir=text_dir,
-                    out=folder,
-                    command=command_line(),
-                    on_progress=display.show,
-                    should_stop=lambda: stop.asked,
-                )
-        except TrainingStopped:
-            typer.echo(
-                f"Stopped. All is kept in {work}; the same command goes on from there.", err=True
+                texts=tuple(source.text or ()),
+                prompts=prompts_of(source.workload),
+                written_tokens=source.written,
+                recipe=recipe_of(passes, rate, place, optimiser),
             )
-            raise typer.Exit(130) from None
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(sentence(str(error))) from None
+            card = make_head(job, work_dir=work, text_dir=place.text_dir, out=folder, **how)
         if as_json:
             typer.echo(json.dumps(card))
         else:

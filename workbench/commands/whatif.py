@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.errors import UserError
+from workbench.commands.groups import Flags, grouped
 
 if TYPE_CHECKING:
     from workbench.whatif.compare import Comparison
@@ -15,16 +17,18 @@ if TYPE_CHECKING:
 _NAME = 46
 
 
-def whatif(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or last.")],
+@dataclass(frozen=True)
+class TreeFlags(Flags):
+    """Which trees are asked about."""
+
     paths: Annotated[
         list[str] | None,
         typer.Option(help="A tree as rank paths, such as '0.0;1'; repeatable. 0: first choice."),
-    ] = None,
+    ] = None
     expansion: Annotated[
         list[str] | None,
         typer.Option(help="A tree as children per level, such as 2,2,1; repeatable."),
-    ] = None,
+    ] = None
     optimal: Annotated[
         list[int] | None,
         typer.Option(
@@ -33,11 +37,18 @@ def whatif(
             min=1,
             max=255,
         ),
-    ] = None,
+    ] = None
     children: Annotated[
         str | None,
         typer.Option(help="fixed or coupled. [default: the run's own way]"),
-    ] = None,
+    ] = None
+
+
+@grouped
+def whatif(
+    *,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or last.")],
+    trees: TreeFlags,
     complete: Annotated[
         bool,
         typer.Option(
@@ -79,15 +90,15 @@ def whatif(
     from workbench.whatif.compare import SIZES, compare_trees
     from workbench.whatif.trees import Named
 
-    given = [Named(f"paths {text}", from_paths(text)) for text in paths or []]
-    given += [Named(f"expansion {text}", from_expansion(text)) for text in expansion or []]
+    given = [Named(f"paths {text}", from_paths(text)) for text in trees.paths or []]
+    given += [Named(f"expansion {text}", from_expansion(text)) for text in trees.expansion or []]
     if complete:
         _complete(run, draft)
     found = compare_trees(
         run,
         given=given,
-        sizes=tuple(optimal) if optimal else SIZES,
-        children=_children(children),
+        sizes=tuple(trees.optimal) if trees.optimal else SIZES,
+        children=_children(trees.children),
         draft=draft,
     )
     if as_json:
