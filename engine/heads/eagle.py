@@ -1,108 +1,35 @@
-"""The EAGLE head: one decoder layer that carries the target's features on, token by token.
+"""EAGLE heads: one decoder layer that carries the target's features on, token by token.
 
-EAGLE-3 (Li et al., 2503.01840, section 3). Row t of the head reads the embedding of token t + 1 and
-the feature of position t, and foretells token t + 2. The feature of a token that the target has run
-is `fc` of the target's states at a few depths; of a token only drafted, it is what the head itself
-gave for the row before. Parameters have the names of the published checkpoints.
+Row t of a head reads the embedding of token t + 1 and the feature of position t, and foretells
+token t + 2. The feature of a token that the target has run is made of the target's states; of a
+token only drafted, it is what the head itself gave for the row before. `EagleHead` is that of
+EAGLE-3 (Li et al., 2503.01840, section 3), which is trained here; `FirstHead` that of EAGLE-1 and 2
+(2401.15077, 2406.16858), which is loaded as published.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from engine.heads.eagle_layers import EagleLayer, FirstLayer
 from engine.heads.eagle_shape import EagleShape, check_fits, shape_for
-from engine.heads.norms import RMSNorm, gain_of
+from engine.heads.norms import RMSNorm, gain_of, weights_hash
 from engine.models import LoadedModel
-from engine.parts import Attend, Inside
+from engine.parts import NORMED, Attend, Inside
 
 #: how much of the usual random weights an untrained `fc` keeps
 _NOISE = 0.3
 
 
-class EagleAttention(nn.Module):
-    """Grouped attention over rows of embedding and feature side by side, rotary positions."""
-
-    def __init__(self, shape: EagleShape) -> None:
-        super().__init__()
-        wide, dim = shape.embedding + shape.hidden, shape.head_dim
-        self.head_dim = dim
-        self.q_proj = nn.Linear(wide, shape.heads * dim, bias=False)
-        self.k_proj = nn.Linear(wide, shape.kv_heads * dim, bias=False)
-        self.v_proj = nn.Linear(wide, shape.kv_heads * dim, bias=False)
-        self.o_proj = nn.Linear(shape.heads * dim, shape.hidden, bias=False)
-        self.num_key_value_groups = shape.heads // shape.kv_heads
-        # no buffer: one would be cast with the module, and half types blur far positions
-        self._frequency_F, self._rope_scale = _frequencies(shape)
-
-    def forward(self, rows_BNW: Tensor, positions_BN: Tensor, attend: Attend) -> Tensor:
-        """Project, rotate, attend: (B, N, hidden)."""
-        split = (*rows_BNW.shape[:-1], -1, self.head_dim)
-        q, k, v = (
-            linear(rows_BNW).view(split).transpose(1, 2)
-            for linear in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        cos, sin = self._turn(positions_BN, q.dtype)
-        out_BNHd = attend(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
-        projected: Tensor = self.o_proj(out_BNHd.flatten(2))
-        return projected
-
-    def _turn(self, positions_BN: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of the positions' angles, (B, 1, N, head_dim / 2)."""
-        frequency_F = self._frequency_F.to(positions_BN.device)
-        angle = positions_BN[:, None, :, None] * frequency_F
-        cos, sin = angle.cos(), angle.sin()
-        if self._rope_scale != 1.0:
-            cos, sin = cos * self._rope_scale, sin * self._rope_scale
-        return cos.to(dtype), sin.to(dtype)
-
-
-class EagleMLP(nn.Module):
-    """Gated MLP with SiLU."""
-
-    def __init__(self, shape: EagleShape) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden, shape.intermediate, bias=False)
-        self.up_proj = nn.Linear(shape.hidden, shape.intermediate, bias=False)
-        self.down_proj = nn.Linear(shape.intermediate, shape.hidden, bias=False)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(functional.silu(self.gate_proj(rows)) * self.up_proj(rows))
-        return out
-
-
-class EagleLayer(nn.Module):
-    """A decoder layer whose attention reads embedding and feature, each with a norm of its own."""
-
-    def __init__(self, shape: EagleShape) -> None:
-        super().__init__()
-        self.input_layernorm = RMSNorm(shape.embedding, eps=shape.eps)
-        self.hidden_norm = RMSNorm(shape.hidden, eps=shape.eps)
-        self.self_attn = EagleAttention(shape)
-        self.post_attention_layernorm = RMSNorm(shape.hidden, eps=shape.eps)
-        self.mlp = EagleMLP(shape)
-
-    def forward(
-        self, features_BND: Tensor, embeds_BNE: Tensor, positions_BN: Tensor, attend: Attend
-    ) -> Tensor:
-        """The next features, (B, N, hidden)."""
-        rows = torch.cat([self.input_layernorm(embeds_BNE), self.hidden_norm(features_BND)], -1)
-        features_BND = features_BND + self.self_attn(rows, positions_BN, attend)
-        out: Tensor = features_BND + self.mlp(self.post_attention_layernorm(features_BND))
-        return out
-
-
-class EagleHead(nn.Module):
+class AnyEagle(nn.Module):
     """Feature in, next feature out; `read` makes a feature of the target's states.
 
     The target's embeddings and, but for heads with a vocabulary of their own, its LM head are not
@@ -110,6 +37,8 @@ class EagleHead(nn.Module):
     """
 
     kind: ClassVar[str] = "eagle"
+    #: before the LM head
+    norm: nn.Module
     #: of an own LM head: how far the target's token lies above its row
     d2t: Tensor
 
@@ -118,16 +47,61 @@ class EagleHead(nn.Module):
         self.shape = shape
         #: the folder it was loaded from; whoever loads it names that
         self.path = ""
+        self.lm_head: nn.Linear | None = None
+
+    @property
+    def layer(self) -> EagleLayer | FirstLayer:
+        """What carries features on."""
+        raise NotImplementedError
+
+    def sizes(self) -> dict[str, Any]:
+        """All that `build` needs, as JSON."""
+        return asdict(self.shape) | {"points": list(self.shape.points)}
+
+    def read(self, states: Sequence[Tensor]) -> Tensor:
+        """Features (..., hidden) of the target's states (..., target_hidden), one per point."""
+        raise NotImplementedError
+
+    def forward(
+        self, features_BND: Tensor, embeds_BNE: Tensor, positions_BN: Tensor, attend: Attend
+    ) -> Tensor:
+        """The features that follow; `norm` and the LM head make logits of them."""
+        out: Tensor = self.layer(features_BND, embeds_BNE, positions_BN, attend)
+        return out
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Of sizes and weights, which do not change any more once this is asked for."""
+        return weights_hash(self, self.sizes())
+
+    @property
+    def tokens(self) -> Tensor | None:
+        """Target token of each row of an own LM head, (draft_vocab); None: all, in order."""
+        if self.lm_head is None:
+            return None
+        return torch.arange(self.shape.draft_vocab, device=self.d2t.device) + self.d2t
+
+
+class EagleHead(AnyEagle):
+    """EAGLE-3's: a feature is `fc` of the target's states at a few depths."""
+
+    norm: RMSNorm
+
+    def __init__(self, shape: EagleShape) -> None:
+        super().__init__(shape)
         self.fc = nn.Linear(len(shape.points) * shape.target_hidden, shape.hidden, bias=False)
         self.midlayer = EagleLayer(shape)
         self.norm = RMSNorm(shape.hidden, eps=shape.eps)
-        self.lm_head: nn.Linear | None = None
         if shape.draft_vocab:
             self.lm_head = nn.Linear(shape.hidden, shape.draft_vocab, bias=False)
             self.register_buffer("d2t", torch.zeros(shape.draft_vocab, dtype=torch.long))
         # untrained, the layer adds nothing to the feature
         nn.init.zeros_(self.midlayer.self_attn.o_proj.weight)
         nn.init.zeros_(self.midlayer.mlp.down_proj.weight)
+
+    @property
+    def layer(self) -> EagleLayer:
+        return self.midlayer
 
     @classmethod
     def build(cls, sizes: dict[str, Any], target: LoadedModel) -> Self:
@@ -148,22 +122,17 @@ class EagleHead(nn.Module):
         return head
 
     @classmethod
-    def read_published(cls, folder: Path, target: LoadedModel) -> Self | None:
-        """A head in the layout of SafeAILab/EAGLE, None where there is none."""
+    def read_published(cls, folder: Path, target: LoadedModel) -> AnyEagle | None:
+        """A head in a layout of SafeAILab/EAGLE, None where there is none."""
         from engine.heads.eagle_published import read
         from engine.heads.files import fill
 
         found = read(folder, target)
         if found is None:
             return None
-        sizes, state = found
-        head = cls.build(sizes, target)
-        fill(head, state, folder)
+        head = (FirstHead if found.first else cls).build(found.sizes, target)
+        fill(head, found.state, folder)
         return head
-
-    def sizes(self) -> dict[str, Any]:
-        """All that `build` needs, as JSON."""
-        return asdict(self.shape) | {"points": list(self.shape.points)}
 
     def read(self, states: Sequence[Tensor]) -> Tensor:
         """Features (..., hidden) of the target's states (..., target_hidden), one per point."""
@@ -174,42 +143,33 @@ class EagleHead(nn.Module):
         out: Tensor = self.fc(torch.cat(list(states), -1))
         return out
 
-    def forward(
-        self, features_BND: Tensor, embeds_BNE: Tensor, positions_BN: Tensor, attend: Attend
-    ) -> Tensor:
-        """The features that follow; `norm` and the LM head make logits of them."""
-        out: Tensor = self.midlayer(features_BND, embeds_BNE, positions_BN, attend)
-        return out
 
-    @cached_property
-    def content_hash(self) -> str:
-        """Of sizes and weights, which do not change any more once this is asked for."""
-        digest = hashlib.sha256(repr(self.sizes()).encode())
-        for tensor in self.state_dict().values():
-            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+class FirstHead(AnyEagle):
+    """EAGLE-1's and 2's: a feature is what the target's LM head reads; the head foretells it."""
+
+    def __init__(self, shape: EagleShape, *, fc_bias: bool, qkv_bias: bool) -> None:
+        super().__init__(shape)
+        first = FirstLayer(shape, fc_bias=fc_bias, qkv_bias=qkv_bias)
+        self.layers = nn.ModuleList([first])
+        self.norm = nn.Identity()
 
     @property
-    def tokens(self) -> Tensor | None:
-        """Target token of each row of an own LM head, (draft_vocab); None: all, in order."""
-        if self.lm_head is None:
-            return None
-        return torch.arange(self.shape.draft_vocab, device=self.d2t.device) + self.d2t
+    def layer(self) -> FirstLayer:
+        return cast(FirstLayer, self.layers[0])
 
+    @classmethod
+    def build(cls, sizes: dict[str, Any], target: LoadedModel) -> Self:
+        """A head of random weights; `fc_bias` and `qkv_bias` say what has biases.
 
-def _rotate(states_BHNd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    low, high = states_BHNd.chunk(2, dim=-1)
-    return torch.cat([low * cos - high * sin, high * cos + low * sin], -1)
+        Raises UserError for sizes of another target.
+        """
+        biases = {name: bool(sizes.get(name)) for name in ("fc_bias", "qkv_bias")}
+        others = {name: size for name, size in sizes.items() if name not in biases}
+        shape = shape_for(others | {"points": (NORMED,), "normed_states": False}, target)
+        check_fits(shape, target)
+        return cls(shape, **biases)
 
-
-def _frequencies(shape: EagleShape) -> tuple[Tensor, float]:
-    """Rotary frequencies (head_dim / 2) and the scale of cosine and sine, by transformers."""
-    config = LlamaConfig(
-        hidden_size=shape.heads * shape.head_dim,
-        num_attention_heads=shape.heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=shape.context,
-        rope_parameters=dict(shape.rope),
-    )
-    rotary = LlamaRotaryEmbedding(config)
-    return rotary.inv_freq.clone(), float(rotary.attention_scaling)
+    def read(self, states: Sequence[Tensor]) -> Tensor:
+        """The target's normed last states, as they are."""
+        (normed,) = states
+        return normed

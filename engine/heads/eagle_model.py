@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from engine.heads.eagle import EagleHead
+from engine.heads.eagle import AnyEagle
 from engine.models import LoadedModel
 from engine.parts import Inside, Part
 
@@ -31,7 +31,7 @@ class EagleModel(nn.Module):
     #: of an own LM head: the target's token of each row
     tokens: Tensor | None
 
-    def __init__(self, head: EagleHead, target: LoadedModel) -> None:
+    def __init__(self, head: AnyEagle, target: LoadedModel) -> None:
         super().__init__()
         inside = Inside.of(target.model)
         shape = head.shape
@@ -40,7 +40,7 @@ class EagleModel(nn.Module):
         self.config._attn_implementation = "sdpa"
         self.head = head
         self.embed = inside.embed
-        self.layers = nn.ModuleList([_NoFeature(), head.midlayer])
+        self.layers = nn.ModuleList([_NoFeature(), head.layer])
         self.norm = head.norm
         self.lm_head = inside.lm_head if head.lm_head is None else head.lm_head
         text = target.model.config.get_text_config(decoder=True)
@@ -65,9 +65,7 @@ class EagleModel(nn.Module):
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             key, value = past_key_values.update(key, value, 0)
             attention = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
-            out: Tensor = attention(
-                self.head.midlayer.self_attn, query, key, value, attention_mask
-            )[0]
+            out: Tensor = attention(self.head.layer.self_attn, query, key, value, attention_mask)[0]
             return out
 
         embeds_BNE = self.embed(input_ids)
@@ -93,7 +91,7 @@ class _NoFeature(nn.Module):
         return torch.zeros_like(place_BND)
 
 
-def as_draft(head: EagleHead, target: LoadedModel) -> LoadedModel:
+def as_draft(head: AnyEagle, target: LoadedModel) -> LoadedModel:
     """The head as a model to draft for `target` with."""
     return LoadedModel(
         model=EagleModel(head, target).eval(),  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from engine.errors import UserError
 from engine.models import LoadedModel
@@ -49,6 +50,9 @@ class EagleShape:
                 f"heads ({self.heads}) must divide by kv_heads ({self.kv_heads}), and head_dim"
                 f" ({self.head_dim}) by 2"
             )
+        kinds = {"default", *ROPE_INIT_FUNCTIONS}
+        if self.rope.get("rope_type") not in kinds:
+            raise ValueError(f"rope_type {self.rope.get('rope_type')!r} is none of {sorted(kinds)}")
         if not self.points:
             raise ValueError("a head reads the target at one point at least")
 

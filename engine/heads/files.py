@@ -102,6 +102,20 @@ def load_head(name_or_path: str, target: LoadedModel, *, kind: str | None = None
     return module.eval().requires_grad_(False)
 
 
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The config.json beside a published checkpoint; None where there is none.
+
+    Raises UserError for one that cannot be read.
+    """
+    try:
+        found = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from None
+    return found if isinstance(found, dict) else None
+
+
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a .safetensors file, or of a .pt/.bin file of nothing but tensors.
 

@@ -7,7 +7,6 @@ stays as it is, reads what it gives.
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import UserError
-from engine.heads.norms import gain_of
+from engine.heads.norms import gain_of, weights_hash
 from engine.models import LoadedModel
 from engine.parts import Attend, Inside
 
@@ -59,10 +58,7 @@ class KangarooAdapter(nn.Module):
     @cached_property
     def content_hash(self) -> str:
         """Of the weights, which do not change any more once this is asked for."""
-        digest = hashlib.sha256(repr(self.sizes()).encode())
-        for tensor in self.state_dict().values():
-            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_hash(self, self.sizes())
 
     def forward(self, hidden_BND: Tensor, positions_BN: Tensor, attend: Attend) -> Tensor:
         """What the LM head reads, (B, N, D)."""

@@ -11,7 +11,6 @@ line): `exit_layer` in config.json is heeded, and without it the paper's 2 is ta
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,10 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path] | None:
 
     Raises UserError for a damaged file, and for an adapter of several layers.
     """
-    from engine.heads.files import read_tensors
+    from engine.heads.files import read_config, read_tensors
 
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    config = _config(folder)
+    config = read_config(folder) or {}
     if path is None or "num_attention_heads" not in config:
         return None
     tensors = {_plain(name): tensor for name, tensor in read_tensors(path).items()}
@@ -68,13 +67,3 @@ def _plain(name: str) -> str:
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from None
-    return found if isinstance(found, dict) else {}

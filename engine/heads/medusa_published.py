@@ -7,7 +7,6 @@ config.json beside it tells medusa_num_heads, medusa_num_layers and base_model_n
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
 
     Raises UserError for a damaged file and for tensors that are not of this layout.
     """
-    from engine.heads.files import read_tensors
+    from engine.heads.files import read_config, read_tensors
 
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if path is None:
@@ -49,7 +48,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         heads = max(heads, head + 1)
     if not heads or not hidden:
         raise UserError(f"{path} holds no Medusa heads.")
-    config = _config(folder)
+    config = read_config(folder) or {}
     for name, found in (("medusa_num_heads", heads), ("medusa_num_layers", layers)):
         # files with more heads than their config asks for are published too: the first count
         told = config.get(name, found)
@@ -59,13 +58,3 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     state = {name: t for name, t in state.items() if int(name.split(".")[1]) < wanted}
     sizes = {"num_heads": wanted, "num_layers": layers, "tied": False}
     return sizes | {"hidden_size": hidden, "vocab_size": vocab}, state
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from None
-    return found if isinstance(found, dict) else {}

@@ -1,6 +1,9 @@
-"""Norms of heads, and what heads need to know of their target's."""
+"""Norms of heads, what heads need to know of their target's, and what names their weights."""
 
 from __future__ import annotations
+
+import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,3 +25,11 @@ def gain_of(norm: nn.Module | None, size: int) -> Tensor:
     signs[1::2] = -1
     with torch.no_grad():
         return ((norm(signs[None]) - norm(-signs[None])) / 2 * signs)[0].float().cpu()
+
+
+def weights_hash(module: nn.Module, sizes: dict[str, Any]) -> str:
+    """Names a head by its sizes and weights, in 16 hexadecimal digits."""
+    digest = hashlib.sha256(repr(sizes).encode())
+    for tensor in module.state_dict().values():
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
