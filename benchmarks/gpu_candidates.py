@@ -17,7 +17,7 @@ from gpu_measure import synchronize
 
 from engine.candidates import DraftRows, Place
 from engine.device_candidates import FEWEST
-from engine.growth import Candidates, Chooser, Noise
+from engine.growth import Candidates, Chooser, Growth, Noise
 from engine.runner import NodeLogits, Nodes, TreeRunner
 from engine.sampling import Sampling
 from engine.tree import Children
@@ -51,8 +51,9 @@ class Chosen:
             for slot, chooser in self._choosers.items()
         }
         rows = self._rows.of(found, places)
+        root = Growth([0])
         return [
-            rows[found.first[slot] + at].best(TOP_K, chooser=chooser, position=chooser.position)
+            chooser.choose(root, 0, rows[found.first[slot] + at], TOP_K)
             for slot, chooser in self._choosers.items()
             for at in range(size)
         ]

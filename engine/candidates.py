@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from engine.device_candidates import DevicePass, DeviceRow
+from engine.device_candidates import DevicePass, DeviceRow, NoiseAt
 from engine.device_sampling import DeviceNoise
 from engine.growth import Noise, Row, to_width
 from engine.models import LoadedModel
@@ -62,11 +62,11 @@ class DraftRows:
             self._loaded,
             vocab_size=self._vocab_size,
             sampling=self._sampling,
-            noise_RV=self._noise_of(found, places) if self._coupled else None,
+            noise=self._noise_of(found, places) if self._coupled else None,
         )
         return [DeviceRow(whole, at) for at in range(len(found.log_norm_R))]
 
-    def _noise_of(self, found: NodeLogits, places: Mapping[int, Place]) -> torch.Tensor:
+    def _noise_of(self, found: NodeLogits, places: Mapping[int, Place]) -> NoiseAt:
         """Noise under each row, drawn and copied while the device is still busy with the pass.
 
         Rows that ran for the cache's sake alone are given any.
@@ -78,4 +78,4 @@ class DraftRows:
                 if position >= noise.floor:
                     row_R[at] = table.row(noise, position)
         rows = torch.tensor(row_R, pin_memory=table.table_RV.is_cuda)
-        return table.table_RV[rows.to(table.table_RV.device, non_blocking=True)]
+        return NoiseAt(table.table_RV, rows.to(table.table_RV.device, non_blocking=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +24,21 @@ from engine.sampling import Sampling
 
 #: candidates looked for at least: more cost next to nothing, and a second look costs a wait
 FEWEST = 8
+#: rows looked through at once: in float64 each takes some ten times its vocabulary in bytes
+_AT_ONCE = 32
+
+
+class NoiseAt(NamedTuple):
+    """The noise that each row's COUPLED children are chosen under."""
+
+    table_DV: torch.Tensor  # float64
+    row_R: torch.Tensor  # int64, the row of the table
 
 
 class DevicePass:
     """One draft pass's logits on the device, and the best tokens of its rows once asked for.
 
-    With `noise_RV`, float64 and a row under each of the pass, children are COUPLED, else FIXED.
+    With noise children are COUPLED, else FIXED.
     """
 
     def __init__(
@@ -38,14 +48,14 @@ class DevicePass:
         *,
         vocab_size: int,
         sampling: Sampling,
-        noise_RV: torch.Tensor | None = None,
+        noise: NoiseAt | None = None,
         copy: Callable[[torch.Tensor], tuple[torch.Tensor, Wait]] = to_pinned,
     ) -> None:
         self._found = found
         self._loaded = loaded
         self._vocab_size = vocab_size
         self._sampling = sampling
-        self._noise_RV = noise_RV
+        self._noise = noise
         self._copy = copy
         self._most = 0  # candidates of each row that were looked for
         self._host_3RK: np.ndarray  # their tokens, log q and scores
@@ -64,30 +74,36 @@ class DevicePass:
         return Candidates(tokens.astype(np.int64), logprobs, scores)
 
     def _find(self, most: int) -> None:
-        packed = self._work_out(min(most, self._vocab_size, self._found.logits_RV.shape[1]))
-        host, wait = self._copy(packed)
+        count = min(most, self._vocab_size, self._found.logits_RV.shape[1])
+        num_rows = len(self._found.log_norm_R)
+        with torch.inference_mode():
+            parts = [
+                self._look_through(slice(first, first + _AT_ONCE), count)
+                for first in range(0, num_rows, _AT_ONCE)
+            ]
+        host, wait = self._copy(torch.cat(parts))
         wait()
         found_RX = host.numpy()
         check_finite(found_RX[:, -1], self._loaded)
-        self._host_3RK = found_RX[:, :-1].reshape(len(found_RX), 3, -1).transpose(1, 0, 2)
+        self._host_3RK = found_RX[:, :-1].reshape(num_rows, 3, count).transpose(1, 0, 2)
         self._most = most
 
-    def _work_out(self, count: int) -> torch.Tensor:
-        """Tokens, log q and scores of each row, and its norm, float64 (R, 3K + 1)."""
-        logits_RV, log_norm_R, _ = self._found
-        logits_RV = logits_RV[:, : self._vocab_size]
-        with torch.inference_mode():
-            if self._noise_RV is None:
-                tokens_RK, best_RK = top_of_rows(logits_RV, count)
-                logprobs_RK = scores_RK = best_RK.float() - log_norm_R[:, None]
-            else:
-                log_q_RV = warp_on_device(logits_RV, self._sampling)
-                perturbed_RV = log_q_RV + self._noise_RV[:, : log_q_RV.shape[1]]
-                tokens_RK, best_RK = top_of_rows(perturbed_RV, count)
-                logprobs_RK = log_q_RV.gather(1, tokens_RK)
-                scores_RK = best_RK - perturbed_RV.logsumexp(-1, keepdim=True)
-            columns = (tokens_RK, logprobs_RK, scores_RK, log_norm_R[:, None])
-            return torch.cat([column.double() for column in columns], 1)
+    def _look_through(self, rows: slice, count: int) -> torch.Tensor:
+        """Tokens, log q and scores of these rows, and their norms, float64 (R, 3K + 1)."""
+        logits_RV = self._found.logits_RV[rows, : self._vocab_size]
+        log_norm_R1 = self._found.log_norm_R[rows, None]
+        if self._noise is None:
+            tokens_RK, best_RK = top_of_rows(logits_RV, count)
+            logprobs_RK = scores_RK = best_RK.float() - log_norm_R1
+        else:
+            log_q_RV = warp_on_device(logits_RV, self._sampling)
+            noise_RV = self._noise.table_DV[self._noise.row_R[rows]]
+            perturbed_RV = log_q_RV + noise_RV[:, : log_q_RV.shape[1]]
+            tokens_RK, best_RK = top_of_rows(perturbed_RV, count)
+            logprobs_RK = log_q_RV.gather(1, tokens_RK)
+            scores_RK = best_RK - perturbed_RV.logsumexp(-1, keepdim=True)
+        columns = (tokens_RK, logprobs_RK, scores_RK, log_norm_R1)
+        return torch.cat([column.double() for column in columns], 1)  # one way to the host
 
     @cached_property
     def on_host(self) -> tuple[np.ndarray, np.ndarray]:
@@ -113,8 +129,11 @@ class DeviceRow(Row):
     def log_norm(self) -> float:  # type: ignore[override]
         return float(self._whole.on_host[1][self._at])
 
-    def best(self, count: int, *, chooser: Chooser, position: int) -> Candidates:
-        """As of a row on the host; which kind of children, the pass was told."""
+    def likeliest(self, count: int, *, kernels: bool = True) -> Candidates:
+        return self._whole.best(self._at, count)
+
+    def coupled(self, count: int, *, chooser: Chooser, position: int) -> Candidates:
+        """Under the noise that the pass was given for this row: that of `position`."""
         return self._whole.best(self._at, count)
 
 

@@ -90,12 +90,15 @@ class Row:
     logits_V: np.ndarray
     log_norm: float  # their logsumexp
 
-    def best(self, count: int, *, chooser: Chooser, position: int) -> Candidates:
-        """Up to `count` FIXED or COUPLED children of the node, which stand at `position`."""
+    def likeliest(self, count: int, *, kernels: bool = True) -> Candidates:
+        """Up to `count` FIXED children."""
+        find = top_k_compiled if kernels and count >= COMPILED_FROM else top_k
+        tokens, logprobs = find(self.logits_V, count, self.log_norm)
+        return Candidates(tokens, logprobs, logprobs)
+
+    def coupled(self, count: int, *, chooser: Chooser, position: int) -> Candidates:
+        """Up to `count` COUPLED children, which stand at `position`."""
         find = top_k_compiled if chooser.kernels and count >= COMPILED_FROM else top_k
-        if chooser.kind is Children.FIXED:
-            tokens, logprobs = find(self.logits_V, count, self.log_norm)
-            return Candidates(tokens, logprobs, logprobs)
         log_q = warp(self.logits_V, chooser.sampling)  # as the target's will be
         perturbed = log_q + chooser.noise.at(position)
         tokens, scores = find(perturbed, count, logsumexp(perturbed))
@@ -123,8 +126,10 @@ class Chooser:
         it favours is the likelier one to be the target's choice.
         """
         position = self.position + growth.depth[node]
-        if self.kind is not Children.SAMPLED:
-            return row.best(count, chooser=self, position=position)
+        if self.kind is Children.FIXED:
+            return row.likeliest(count, kernels=self.kernels)
+        if self.kind is Children.COUPLED:
+            return row.coupled(count, chooser=self, position=position)
         log_q = warp(row.logits_V, self.sampling)
         q = np.exp(log_q)
         growth.draft_probs[node] = q

@@ -20,12 +20,12 @@ from itertools import takewhile
 from math import log
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from engine.candidates import DraftRows
 from engine.drafters.base import DrafterContext, Method, Sequence
 from engine.drafters.common import AdaptiveExit, ModelBased
+from engine.growth import Candidates
 from engine.options import option
-from engine.runner import Nodes, check_finite
+from engine.runner import Nodes
 from engine.seams import append_aligned, common_prefix, encode, followed, spelled
 from engine.text import REPLACEMENT, decode
 from engine.tree import Children, TokenTree, root_only, tree_from_lists
@@ -82,6 +82,13 @@ class Universal:
         self._theirs = context.draft.loaded.tokenizer
         self._ours = context.target.loaded.tokenizer
         self._vocab_size = context.vocab_size
+        self._draft_rows = DraftRows(
+            self._runner.loaded,
+            kind=Children.FIXED,
+            sampling=context.sampling,
+            vocab_size=self._runner.loaded.vocab_size,
+            on_device=context.on_device if context.kernels else False,
+        )
         self._log_floor = log(options.floor) if options.floor else -float("inf")
         self._sides: dict[int, _Side] = {}
 
@@ -166,16 +173,13 @@ class Universal:
                 run = new[slot] + guess[slot]
                 batch[slot] = Nodes(run, list(range(-1, len(run) - 1)))
             found = self._runner.forward(batch)
-            logits_RV, log_norm_R = found.on_host()
+            rows = self._draft_rows.of(found, {})
             going = []
             for slot in writing:
                 first, count = len(new[slot]) - 1, len(guess[slot]) + 1
-                at = slice(found.first[slot] + first, found.first[slot] + first + count)
-                check_finite(log_norm_R[at], self._runner.loaded)
-                rows = logits_RV[at, : self._runner.loaded.vocab_size]
-                best = rows.argmax(-1)
-                logprobs = rows[np.arange(count), best] - log_norm_R[at]
-                right, goes_on = self._take(self._sides[slot], best, logprobs, guess[slot])
+                at = found.first[slot] + first
+                best = [row.likeliest(1) for row in rows[at : at + count]]
+                right, goes_on = self._take(self._sides[slot], best, guess[slot])
                 run = (new[slot] + guess[slot])[: first + 1 + right]
                 self._runner.keep(slot, list(range(len(run))))
                 self._sides[slot].cached.extend(run)
@@ -196,14 +200,13 @@ class Universal:
         most = min(self._options.length + 1, self._runner.capacity - len(side.ids))
         return most - len(side.written)
 
-    def _take(
-        self, side: _Side, best: np.ndarray, logprobs: np.ndarray, guess: list[int]
-    ) -> tuple[int, bool]:
+    def _take(self, side: _Side, best: list[Candidates], guess: list[int]) -> tuple[int, bool]:
         """Write the draft model's tokens as far as the guess led; how far that was, and whether
         to go on.
         """
         side.passes += 1
-        for at, (token, logprob) in enumerate(zip(best.tolist(), logprobs.tolist(), strict=True)):
+        for at, one in enumerate(best):
+            token, logprob = int(one.tokens_K[0]), float(one.logprobs_K[0])
             side.logprob += logprob
             side.written.append(token)
             stops = side.exit is not None and side.exit.stops([logprob])

@@ -8,10 +8,10 @@ import torch
 
 from engine import candidates as module
 from engine.candidates import DraftRows, Place
-from engine.device_candidates import DevicePass, DeviceRow, top_of_rows
+from engine.device_candidates import DevicePass, DeviceRow, NoiseAt, top_of_rows
 from engine.device_sampling import NoiseTable
 from engine.errors import DecodeError
-from engine.growth import Candidates, Chooser, Noise, Row
+from engine.growth import Candidates, Chooser, Growth, Noise, Row
 from engine.registry import METHODS, method_names
 from engine.runner import NodeLogits
 from engine.sampling import Sampling, gumbel
@@ -59,6 +59,13 @@ def both(
     return *made, Chooser(kind, sampling, noise, POSITION, kernels=False)
 
 
+def children(row: Row, number: int, count: int, chooser: Chooser) -> Candidates:
+    """Of the row of that number, as a policy asks for them."""
+    growth = Growth([0])
+    growth.depth[0] = 3 * number
+    return chooser.choose(growth, 0, row, count)
+
+
 def assert_same(ours: Candidates, theirs: Candidates, *, exact: bool) -> None:
     assert ours.tokens_K.tolist() == theirs.tokens_K.tolist()
     assert ours.tokens_K.dtype == np.int64
@@ -81,10 +88,17 @@ def test_candidates_are_the_hosts(device, dtype, kind, sampling, width):
     host, there, chooser = both(logits, kind, sampling, vocab_size=width)
     for count in (1, 3, 8, 9, 64):  # more than were found at first are looked for again
         for row in range(4):
-            how = {"chooser": chooser, "position": POSITION + 3 * row}
-            ours, theirs = there[row].best(count, **how), host[row].best(count, **how)
+            ours, theirs = (children(of[row], row, count, chooser) for of in (there, host))
             exact = kind is Children.FIXED and device == "cpu"
             assert_same(ours, theirs, exact=exact)
+
+
+def test_passes_of_many_rows_are_looked_through_in_parts():
+    logits = logits_of(75, VOCAB, torch.bfloat16)
+    host, there, chooser = both(logits, Children.COUPLED, WARM, vocab_size=VOCAB)
+    for row in range(75):
+        ours, theirs = (children(of[row], row, 3, chooser) for of in (there, host))
+        assert_same(ours, theirs, exact=False)
 
 
 @pytest.mark.parametrize("kind", [Children.FIXED, Children.COUPLED])
@@ -96,11 +110,10 @@ def test_a_draft_of_another_width_and_more_children_than_tokens(kind, padding):
     host, there, chooser = both(logits, kind, WARM, vocab_size=20)
     for count in (2, 30):
         for row in range(3):
-            how = {"chooser": chooser, "position": POSITION + 3 * row}
-            ours, theirs = there[row].best(count, **how), host[row].best(count, **how)
+            ours, theirs = (children(of[row], row, count, chooser) for of in (there, host))
             assert_same(ours, theirs, exact=kind is Children.FIXED)
             assert len(ours.tokens_K) <= 20
-    assert len(there[1].best(30, chooser=chooser, position=POSITION + 3).tokens_K) == 4
+    assert len(children(there[1], 1, 30, chooser).tokens_K) == 4
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -121,9 +134,8 @@ def test_a_row_that_is_not_finite_ends_the_run_with_the_hosts_words(bad):
             tiny(), kind=Children.FIXED, sampling=Sampling(), vocab_size=VOCAB, on_device=on_device
         )
         found = NodeLogits(logits, torch.logsumexp(logits, -1), {0: 0})
-        chooser = Chooser(Children.FIXED, Sampling(), Noise(WARM, request=0, vocab_size=VOCAB), 0)
         with pytest.raises(DecodeError) as raised:
-            rows.of(found, {})[0].best(2, chooser=chooser, position=0)
+            rows.of(found, {})[0].likeliest(2)
         said.append(str(raised.value))
     assert said[0] == said[1]
 
@@ -158,14 +170,16 @@ def test_everything_but_the_copy_stays_on_the_device(coupled):
     """On the meta device a tensor left on the host cannot be mixed in without an error."""
     logits = torch.zeros(5, VOCAB, device="meta", dtype=torch.bfloat16)
     found = NodeLogits(logits, torch.zeros(5, device="meta"), {0: 0})
-    noise = torch.zeros(5, VOCAB, device="meta", dtype=torch.float64) if coupled else None
+    table = torch.zeros(2, VOCAB, device="meta", dtype=torch.float64)
+    row_R = torch.zeros(5, device="meta", dtype=torch.int64)
+    noise = NoiseAt(table, row_R) if coupled else None
     copied = []
 
     def copy(values):
         copied.append((tuple(values.shape), values.dtype, values.device.type))
         return torch.zeros(values.shape, dtype=values.dtype), lambda: None
 
-    whole = DevicePass(found, tiny(), vocab_size=VOCAB, sampling=CUT, noise_RV=noise, copy=copy)
+    whole = DevicePass(found, tiny(), vocab_size=VOCAB, sampling=CUT, noise=noise, copy=copy)
     whole.best(0, 3)
     assert copied == [((5, 3 * 8 + 1), torch.float64, "meta")]
 
@@ -191,7 +205,12 @@ def test_noise_is_copied_once_and_rows_of_the_past_are_used_again(monkeypatch):
     assert len(table.table_RV) <= 32
 
 
-DRAFTING = [name for name in method_names() if Children.COUPLED in METHODS[name].children]
+#: methods that ask a model pass after pass; medusa's heads guess all in one, on the device
+DRAFTING = [
+    name
+    for name in method_names()
+    if METHODS[name].needs_draft or Children.COUPLED in METHODS[name].children
+]
 CASES = [
     pytest.param(name, options, id=f"{name}-{'-'.join(map(str, options.values())) or 'default'}")
     for name in DRAFTING
