@@ -7,6 +7,8 @@ Which of the two the engine takes follows from such figures (docs/kernels.md).
 On a GPU, as well: the step kernel of every rule, its gather alone, frontier expansion and the tree
 mask, by CUDA events in a queue that never runs dry, against the bytes that must be read or written
 once; `share` is that floor over the time, at the bandwidth of a plain copy measured beside them.
+Two kernels that the engine does not use stand beside what it uses instead: frontier expansion
+beside torch's operations, the tree mask beside inputs that the host makes (gpu_inputs.py).
 Compiling the kernels takes up to a minute at first.
 
     python benchmarks/kernel_times.py            # a minute on a CPU
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu_inputs import inputs_rows
 
 from cuda_ext import memory
 from cuda_ext.accept import Settings
@@ -35,6 +38,7 @@ from cuda_ext.frontier import top_children
 from cuda_ext.gather import as_words, gather_rows
 from cuda_ext.mask import Inputs, NewNodes, SlotState, tree_inputs
 from cuda_ext.step import Cache, step
+from engine.device_candidates import top_of_rows
 from engine.drafters.base import Sequence
 from engine.growth import Chooser, Growth, Noise, Row, logsumexp, top_k, top_k_compiled
 from engine.judging import judge, settings_for
@@ -177,10 +181,12 @@ def on_gpu(vocabularies: tuple[int, ...], quick: bool) -> list[dict[str, Any]]:
             for vocab_size in vocabularies:
                 for name in RULES:
                     rows.append(step_row(name, num_trees, num_nodes, vocab_size, rate, rounds))
-                rows.append(top_row(num_trees * num_nodes, vocab_size, rate, rounds))
+                rows += top_rows(num_trees * num_nodes, vocab_size, rate, rounds)
             rows.append(gather_row(num_trees, rate, rounds))
             rows.append(mask_row(num_trees, num_nodes, rate, rounds))
-    return rows
+    for vocab_size in vocabularies:  # as many as a draft pass mostly expands
+        rows += top_rows(4, vocab_size, rate, rounds)
+    return rows + inputs_rows(rounds)
 
 
 def timed(run: Callable[[], Any], rounds: int) -> float:
@@ -277,18 +283,24 @@ def step_row(
     return told(f"step {name}", sizes, spent, moved, rate)
 
 
-def top_row(num_rows: int, vocab_size: int, rate: float, rounds: int) -> dict[str, Any]:
-    """The 8 best children of every frontier node."""
+def top_rows(num_rows: int, vocab_size: int, rate: float, rounds: int) -> list[dict[str, Any]]:
+    """The 8 best children of every frontier node, by the kernel and by what the engine runs."""
     scores = torch.randn(num_rows, vocab_size, device="cuda", dtype=torch.bfloat16)
     row = on_cuda(np.arange(num_rows, dtype=np.int32))
     tokens = torch.zeros(num_rows, 8, dtype=torch.int64, device="cuda")
     best = torch.zeros(num_rows, 8, dtype=torch.float64, device="cuda")
     norm = torch.zeros(num_rows, dtype=torch.float64, device="cuda")
-    spent = timed(
-        lambda: top_children(scores, row, tokens_FK=tokens, best_FK=best, log_norm_F=norm), rounds
-    )
+    ways: dict[str, Callable[[], Any]] = {
+        "top 8 children": lambda: top_children(
+            scores, row, tokens_FK=tokens, best_FK=best, log_norm_F=norm
+        ),
+        "top 8 children, torch": lambda: top_of_rows(scores, 8),
+    }
     sizes = f"F {num_rows} V {vocab_size:,}"
-    return told("top 8 children", sizes, spent, scores.numel() * 2, rate)
+    return [
+        told(name, sizes, timed(run, rounds), scores.numel() * 2, rate)
+        for name, run in ways.items()
+    ]
 
 
 def gather_row(num_trees: int, rate: float, rounds: int) -> dict[str, Any]:

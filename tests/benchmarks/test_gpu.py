@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # as for a script that lies there
@@ -15,6 +16,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))  # as for a script that lies there
 import gpu  # noqa: E402
 import gpu_tables  # noqa: E402, F401
 import kernel_times  # noqa: E402, F401
+from gpu_inputs import Case, by_host, by_kernel  # noqa: E402
 from gpu_measure import Arm, decode, engine_of  # noqa: E402
 from gpu_models import SetAcceptance, counting  # noqa: E402
 
@@ -22,6 +24,7 @@ from gpu_models import SetAcceptance, counting  # noqa: E402
 sys.path.remove(str(ROOT / "benchmarks"))
 
 
+from cuda_ext import memory  # noqa: E402
 from engine.drafters.base import Sequence  # noqa: E402
 from engine.growth import Noise  # noqa: E402
 from engine.hardware import read_profile  # noqa: E402
@@ -126,3 +129,15 @@ def test_a_section_that_fails_says_why_and_the_next_goes_on():
     assert sections.run("one", refuse) is None
     assert sections.run("two", lambda value: value + 1, 1) == 2
     assert sections.failed == {"one": "out of memory"}
+
+
+@pytest.mark.parametrize("how", ["kernel", "twin"])
+def test_inputs_by_the_kernel_are_the_hosts(how):
+    if how == "kernel" and not memory.SIMULATED:
+        pytest.skip("needs the simulator: NUMBA_ENABLE_CUDASIM=1")
+    case = Case(2, 5, 20)
+    made = by_kernel(case, "cpu", torch.bfloat16, how=how)
+    for _ in range(2):  # the second pass finds what the first has left
+        for one, other in zip(made(), by_host(case, "cpu", torch.bfloat16)(), strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
