@@ -17,7 +17,9 @@ from workbench.view.heads_form import KIND_LABELS
 
 _RUN = Path(__file__).resolve().parents[1] / "run.py"
 _ABREAST = """<style>
-.st-key-heads-cards > [data-testid=stLayoutWrapper] { flex: 1 1 360px; max-width: 620px; }
+.st-key-heads-cards {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr));
+}
 </style>"""
 
 

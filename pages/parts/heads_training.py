@@ -25,7 +25,9 @@ from workbench.view.heads_picture import EXPLAINED, picture
 _ABREAST = """<style>
 .st-key-heads-tiles > div { flex: 1 1 185px; }
 .st-key-heads-curves > [data-testid=stLayoutWrapper] { flex: 1 1 400px; max-width: 100%; }
-.st-key-heads-kinds > [data-testid=stLayoutWrapper] { flex: 1 1 240px; max-width: 420px; }
+.st-key-heads-kinds {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(240px, 100%), 1fr));
+}
 .st-key-heads-kinds > [data-testid=stLayoutWrapper] > div { height: 100%; }
 </style>"""
 _RANKS = {"top1": "First guess", "top5": "First five"}

@@ -38,6 +38,8 @@ def _draw(was_active: bool) -> None:
     with st.container():
         if live.error:
             _say(live.error, title=_NOT_STARTED if live.wrong_input else "The run ended early")
+        if live.note:
+            st.caption(escape_markdown(live.note))
     cursor = st.session_state.setdefault("cursor", Cursor())
     stored = not live.active and run_file(live.run_id).is_file()
     told = presenter().payload(live, cursor) | {"stored": stored}

@@ -33,7 +33,10 @@ from workbench.view.tune_study import (
 )
 
 _ABREAST = """<style>
-.st-key-tune-trials > [data-testid=stLayoutWrapper] { flex: 1 1 400px; max-width: 100%; }
+.st-key-tune-trials > [data-testid=stLayoutWrapper] {
+  flex: 1 1 400px; max-width: 100%; align-self: stretch;
+}
+.st-key-tune-trials > [data-testid=stLayoutWrapper] > div { height: 100%; }
 .st-key-tune-options > [data-testid=stLayoutWrapper] { flex: 1 1 230px; max-width: 420px; }
 </style>"""
 _NOTHING = (

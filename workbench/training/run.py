@@ -41,6 +41,7 @@ _STEPS = "head"
 _WORDS = {
     "corpus": "Reading the text and putting it into tokens",
     "generate": "The target writes text of its own",
+    "ngram": "Counting an n-gram to judge by",
     "evaluate": "Measuring how often the guesses are right",
 }
 

@@ -90,6 +90,11 @@ def going_on(folder: Path) -> TrainSpec | None:
 
 def told(spec: TrainSpec) -> str:
     """What a training is, in a line."""
-    text = spec.workload or ", ".join(Path(one).name for one in spec.texts) or "standard library"
-    length = f"{spec.minutes:g} minutes" if spec.minutes else f"{spec.tokens:,} tokens"
+    names = [Path(one).name for one in spec.texts]
+    if len(names) > 3:
+        names = [*names[:2], f"{len(names) - 2} more"]
+    text = spec.workload or ", ".join(names) or "standard library"
+    length = f"{spec.tokens:,} tokens"
+    if spec.minutes:
+        length = "1 minute" if spec.minutes == 1 else f"{spec.minutes:g} minutes"
     return f"{KIND_LABELS[spec.kind]} for {Path(spec.target).name} on {text}, {length}"

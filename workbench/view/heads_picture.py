@@ -69,7 +69,7 @@ def _kangaroo(palette: Theme) -> list[str]:
     parts += [_text(palette.draft, 276, 114, "draft", bold=True)]
     parts += [_path(palette.draft, "M276 122 V150 H64"), _line(palette.draft, 64, 150, 64, 146),
               _tip(palette.draft, 64, 145, up=True)]  # fmt: skip
-    parts += [_text(palette.mute, 170, 163, "again, while it is sure")]
+    parts += [_text(palette.mute, 170, 165, "again, while it is sure")]
     parts += [_path(palette.other, "M276 98 V44 H114", dash=True), _tip(palette.other, 114, 44,
               back=True)]  # fmt: skip
     parts += [_text(palette.mute, 196, 37, "the rest judges")]

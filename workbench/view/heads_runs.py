@@ -63,9 +63,9 @@ def names(found: list[HeadRun]) -> dict[str, HeadRun]:
 
 
 def label(name: str, run: HeadRun) -> str:
-    """A line to choose it by."""
+    """A line to choose it by. Nothing that changes: a box keeps showing the line it had."""
     kind, target = str(run.start.get("kind", "")), str(run.start.get("target", ""))
-    return safe_text(f"{name} · {kind} for {target} · {state(run)}")
+    return safe_text(f"{name} · {kind} for {target}")
 
 
 def reread(folder: Path) -> HeadRun | None:
