@@ -19,6 +19,7 @@ from workbench.view.requests_form import (
     ARRIVAL_LABELS,
     BUDGET_LABELS,
     POLICY_LABELS,
+    ROUTER_LABELS,
     auction_note,
     build_load,
     cost,
@@ -41,6 +42,8 @@ def load_form(*, active: bool) -> None:
         fields |= _requests(fields["arrivals"])
     with st.expander("Queue", icon=":material/hourglass_empty:"):
         fields |= _queue()
+    with st.expander("Replicas", icon=":material/dns:"):
+        fields |= _replicas()
     fields |= folded_form(fields["method"])
     problem = None
     try:
@@ -215,3 +218,25 @@ def _queue() -> dict[str, Any]:
         "deadline_s": deadline.strip(),
         "slo": {name: ms for name, ms in bounds.items() if ms},
     }
+
+
+def _replicas() -> dict[str, Any]:
+    """Several engines that share the requests; who gets which; whether lost ones are replaced."""
+    left, right = st.columns(2)
+    replicas = left.number_input(
+        "Engines", 1, 1024, 1, key="requests/replicas", persist_state="session",
+        help="Processes of this machine, each with the models and slots of its own. They share its "
+        "cores: on a CPU one engine with more slots is faster.",
+    )  # fmt: skip
+    restarts = right.number_input(
+        "Restarts", 0, 1024, 0, key="requests/restarts", persist_state="session",
+        disabled=replicas == 1, help="Engines started in place of lost ones. What a lost engine "
+        "had is served again elsewhere, with the same tokens.",
+    )  # fmt: skip
+    router = st.selectbox(
+        "A request goes to", list(ROUTER_LABELS), key="requests/router", persist_state="session",
+        format_func=lambda name: ROUTER_LABELS.get(name, name), disabled=replicas == 1,
+    )  # fmt: skip
+    if replicas == 1:
+        return {}
+    return {"replicas": int(replicas), "router": router, "restarts": int(restarts)}

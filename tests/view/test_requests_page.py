@@ -11,11 +11,12 @@ from scripted_load import Load, scripted_load, store_load
 from scripted_serving import RUN_ID, ServingHandle
 from streamlit.testing.v1 import AppTest
 
+from engine.cluster.choosing import CHOOSERS
 from engine.errors import UserError
 from engine.paths import runs_folder
 from workbench.loading.state import Loading
 from workbench.store import list_runs
-from workbench.view.requests_form import auction_note, build_load, cost
+from workbench.view.requests_form import ROUTER_LABELS, auction_note, build_load, cost
 from workbench.view.requests_live import ended, live_payload, told
 
 
@@ -51,6 +52,23 @@ def test_first_sight_says_what_to_press_and_what_comes() -> None:
     assert "40 requests of at most 64 tokens, coming over 20 s or so." in said(at)
     assert at.button(key="requests/stop").disabled
     assert not at.button(key="requests/start").disabled
+
+
+def test_replicas_share_the_requests(handle: ServingHandle) -> None:
+    at = page()
+    assert at.selectbox(key="requests/router").disabled
+    at.number_input(key="requests/replicas").set_value(2)
+    at.run()
+    assert "40 requests of at most 64 tokens for 2 replicas of 8 slots each, coming" in said(at)
+    at.selectbox(key="requests/router").set_value("shortest-queue")
+    at.number_input(key="requests/restarts").set_value(1)
+    started(at)
+    (spec,) = handle.specs
+    assert (spec.replicas, spec.router, spec.restarts) == (2, "shortest-queue", 1)
+
+
+def test_every_router_has_a_name_on_the_page() -> None:
+    assert set(ROUTER_LABELS) == set(CHOOSERS)
 
 
 def test_from_start_to_the_stored_run(handle: ServingHandle) -> None:

@@ -35,6 +35,11 @@ POLICY_LABELS = {
     "deadline": "Earliest deadline first",
     "fair": "Clients in turn",
 }
+ROUTER_LABELS = {
+    "predicted": "Predicted to finish first",
+    "shortest-queue": "Shortest queue",
+    "round-robin": "In turn",
+}
 #: fields that a form holds as text; empty ones are left out
 _OPTIONAL = ("deadline_s", "timeout_s", "trace")
 
@@ -83,14 +88,21 @@ def auction_note(fields: Mapping[str, Any], spec: LoadSpec) -> str:
 def cost(spec: LoadSpec) -> str:
     """What will come, in words."""
     if spec.arrivals == "trace":
-        return f"As the trace has them, served by {plural(spec.slots, 'slot')}."
+        return f"As the trace has them, served by {_servers(spec)}."
     many = plural(spec.requests, "request") if spec.requests else "Requests"
     each = f"{many} of at most {spec.max_new_tokens} tokens"
+    if spec.replicas > 1:
+        each += f" for {_servers(spec)}"
     if spec.arrivals == "closed":
         return f"{each}; {plural(spec.clients, 'client')} ask again when they are answered."
     span = spec.duration_s or (spec.requests or 0) / spec.rate
     long = f"{span:.0f} s" if span < 90 else duration(span)
     return f"{each}, coming over {long.removeprefix('about ')} or so."
+
+
+def _servers(spec: LoadSpec) -> str:
+    slots = plural(spec.slots, "slot")
+    return slots if spec.replicas == 1 else f"{plural(spec.replicas, 'replica')} of {slots} each"
 
 
 def _sentence(error: ValidationError) -> str:
