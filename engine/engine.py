@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from engine.costs import Known, no_profile
@@ -31,7 +32,8 @@ from engine.two_part import TwoPartTarget
 from engine.verify_paths import TYPICAL, Typical
 
 if TYPE_CHECKING:
-    from engine.parallel.build import Parallel, RanksConfig
+    from engine.parallel.asked import RanksConfig
+    from engine.parallel.build import Parallel
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +101,7 @@ def build_engine(
         check_tree_attention(loaded)
     max_nodes = 1 + max(1, len(drafts)) * (method.max_nodes(config.options) - 1)
     uses = method.uses(config.options, target)
-    if uses != Uses() and config.ranks is not None and config.ranks.num_ranks > 1:
-        raise UserError(
-            f"{method.name} drafts from the target's inside, which is on one rank so far; leave out"
-            " --ranks."
-        )
-    parallel = _on_ranks(config, target, drafts, children, max_nodes)
+    parallel = _on_ranks(config, target, drafts, children, max_nodes, uses)
     if parallel is not None and parallel.shares_target:
         config = replace(config, execution="eager")
     wanted = [(target, uses.target), *((one, Part()) for one in drafts)]
@@ -121,27 +118,29 @@ def build_engine(
     }
     if parallel is not None:
         draft_room["max_tree"] += parallel.extra_rows
-    draft_runners = [
-        (TreeRunner if parallel is None else parallel.draft_runner)(
-            one, **draft_room, forward=forward
-        )
-        for one, forward in zip(drafts, forwards[1 : 1 + len(drafts)], strict=True)
-        if parallel is None or parallel.drafts_here
-    ]
-    drafter: Drafter | None = None
+    draft_runners: list[TreeRunner | None] = []  # None: others have it
+    for at, (one, forward) in enumerate(zip(drafts, forwards[1 : 1 + len(drafts)], strict=True)):
+        how: dict[str, Any] = draft_room | {"forward": forward}
+        here = TreeRunner(one, **how) if parallel is None else parallel.draft_runner(at, one, **how)
+        draft_runners.append(here)
+    elsewhere: Sequence[Drafter | None] = []
     if parallel is None:
         target_runner = TreeRunner(target, **target_room, forward=forwards[0], uses=uses)
+        if uses.draft is not None:
+            draft_runners = [SharedRunner(target_runner, uses.draft, forward=forwards[-1])]
     else:
-        target_runner, drafter = parallel.set_up(
-            draft_runners[0] if draft_runners else None,
+        target_runner, inside, elsewhere = parallel.set_up(
+            draft_runners,
             target_room=target_room,
             draft_room=draft_room,
             target_forward=forwards[0],
             mode=mode,
         )
-    if uses.draft is not None:
-        draft_runners = [SharedRunner(target_runner, uses.draft, forward=forwards[-1])]
+        if inside is not None:
+            draft_runners = [inside]
     noise = DeviceNoise()
+    # a profile is of models that one rank runs whole
+    profile_for = no_profile if parallel and parallel.shares_target else config.profile_for
     context = DrafterContext(
         sampling=config.sampling,
         children=children,
@@ -149,23 +148,16 @@ def build_engine(
         draft=draft_runners[0] if draft_runners else None,
         target=target_runner,
         vocab_size=target.vocab_size,
-        profile=lambda: config.profile_for(mode),
+        profile=lambda: profile_for(mode),
         kernels=config.kernels != "off",
         on_device=config.on_device,
         noise=noise,
         forward_for=lambda loaded, part: _forward_in(mode, loaded, part, config),
     )
-    if drafter is None:
-        drafter = method.build(config.options, context)
-    if len(draft_runners) > 1:
-        others = [context._replace(draft=runner) for runner in draft_runners[1:]]
-        drafter = Merged([drafter, *(method.build(config.options, one) for one in others)])
-    threshold = getattr(config.options, "keep_generating", 0.0)
-    if threshold:
-        drafter = KeepGenerating(drafter, threshold)
+    merge = Merged if parallel is None else parallel.merged
     return Engine(
         target=_target(target_runner, context.draft),
-        drafter=drafter,
+        drafter=_drafter(config, context, draft_runners, elsewhere, merge),
         verifier=Verifier(
             config.verify, config.sampling, config.typical, config.kernels, DeviceJudge(noise)
         ),
@@ -176,6 +168,26 @@ def build_engine(
         mode=mode,
         parallel=parallel,
     )
+
+
+def _drafter(
+    config: EngineConfig,
+    context: DrafterContext,
+    runners: Sequence[TreeRunner | None],
+    elsewhere: Sequence[Drafter | None],
+    merge: Callable[[Sequence[Drafter]], Drafter],
+) -> Drafter:
+    """One drafter for each draft model, merged where they are several.
+
+    `elsewhere` holds those of draft models that other ranks have a part in.
+    """
+    drafters = [
+        there or METHODS[config.method].build(config.options, context._replace(draft=runner))
+        for runner, there in zip_longest(runners or [None], elsewhere)
+    ]
+    drafter = drafters[0] if len(drafters) == 1 else merge(drafters)
+    threshold = getattr(config.options, "keep_generating", 0.0)
+    return KeepGenerating(drafter, threshold) if threshold else drafter
 
 
 def _target(runner: TreeRunner, draft: TreeRunner | None) -> Target:
@@ -192,11 +204,13 @@ def _on_ranks(
     drafts: list[LoadedModel],
     children: Children,
     max_nodes: int,
+    uses: Uses,
 ) -> Parallel | None:
     """The ranks that were asked for, None where it is this one alone. Raises UserError."""
     if config.ranks is None or config.ranks.num_ranks == 1:
         return None
-    from engine.parallel.build import Parts, start
+    from engine.parallel.asked import Parts
+    from engine.parallel.starting import start
 
     return start(
         config.ranks,
@@ -211,6 +225,7 @@ def _on_ranks(
             children=children,
             with_replacement=config.verify == "multi-step",
             execution=config.execution,
+            uses=uses,
         ),
     )
 

@@ -24,6 +24,7 @@ class RunStarted(NamedTuple):
     mode: str  # "eager" or "compiled"; never changes within a run
     plain_step_ns: int | None  # a plain step on the same prompt, for the live estimate
     num_requests: int
+    note: str = ""  # what people should know of how it is run, in sentences
 
 
 class RequestStarted(NamedTuple):

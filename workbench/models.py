@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from engine.errors import UserError
+from workbench import ranks
 from workbench.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def check_spec(spec: RunSpec) -> Any:
     """The method's parsed options, after all checks that need no model.
 
     Raises:
-        UserError: unknown method or option, a value out of bounds, a missing draft.
+        UserError: unknown method or option, a value out of bounds, a missing draft, ranks that
+            would have nothing to do.
     """
     from engine.registry import METHODS, parse_options
     from engine.sampling import Sampling
@@ -65,6 +67,16 @@ def check_spec(spec: RunSpec) -> Any:
         )
     if method.needs_draft and spec.other_drafts:
         _check_several(spec, options)
+    reason = ranks.why_not(
+        spec.ranks,
+        method=spec.method,
+        options=options,
+        num_drafts=len(spec.drafts) if method.needs_draft else 0,
+        parallel=spec.parallel,
+        placement=spec.placement,
+    )
+    if reason:
+        raise UserError(reason)
     return options
 
 

@@ -65,6 +65,7 @@ class Snapshot:
     spec: RunSpec | None = None
     run_id: str = ""
     mode: str = ""
+    note: str = ""  # what people should know of how it is run
     plain_step_ns: int | None = None
     num_requests: int = 0
     progress: Progress | None = None  # the long thing under way, None while decoding
@@ -132,7 +133,7 @@ class LiveState:
                 state.progress = event
             case RunStarted():
                 state.status, state.progress = RUNNING, None
-                state.run_id, state.mode = event.run_id, event.mode
+                state.run_id, state.mode, state.note = event.run_id, event.mode, event.note
                 state.plain_step_ns, state.num_requests = event.plain_step_ns, event.num_requests
             case RequestStarted():
                 state.requests.pop(event.request, None)  # a repeat starts afresh, and comes last

@@ -1,56 +1,36 @@
-"""Rank 0's side of one engine on several ranks: its layout, its target, its drafter, its lanes."""
+"""Rank 0's side of one engine on several ranks: its target, its drafters, its lanes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
+from engine.drafters.base import Drafter
+from engine.drafters.merged import Merged
 from engine.errors import UserError
 from engine.forward import Forward
 from engine.models import LoadedModel
-from engine.parallel.drafting import ParallelDrafter
-from engine.parallel.group import Group, group_of
-from engine.parallel.measuring import MEASURED_PREFIX, step_times
-from engine.parallel.needs import DIVISIBLE, why_not_divided
-from engine.parallel.placement import Divided, Layout, PassTimes, Placement, layout_of
-from engine.parallel.plan import DraftPlan, FromFolder, Loader, Plan, Slots, TargetPlan
-from engine.parallel.scoring import NotedDraft, SharedTarget
-from engine.parallel.tensor_parallel import degrees, why_not_cut
+from engine.parallel.asked import Parts, RanksConfig
+from engine.parallel.drafting import MergedOnRanks, ParallelDrafter
+from engine.parallel.group import Group
+from engine.parallel.needs import DIVISIBLE, note_of, why_whole
+from engine.parallel.placement import Layout
+from engine.parallel.plan import DraftPlan, FarTarget, Plan, Slots, TargetPlan, packed
+from engine.parallel.scoring import NotedDraft, SharedPart, SharedTarget, Tell
 from engine.runner import TreeRunner
-from engine.sampling import Sampling
 from engine.serving.trace import LaneRow
-from engine.tree import Children
 
 #: targets cut over ranks that are kept beside the one in use
 _OTHER_TARGETS = 1
 
 
-@dataclass(frozen=True, slots=True)
-class RanksConfig:
-    """How an engine uses several ranks. Loaders stand for the models' own folders (for tests)."""
+class Built(NamedTuple):
+    """Rank 0's side of an engine."""
 
-    num_ranks: int
-    divided: Divided = "draft"
-    placement: Placement = "beside"
-    look_ahead: bool = True
-    threads: int = 1  # of torch, per rank
-    load_target: Loader | None = None
-    load_draft: Loader | None = None
-
-
-class Parts(NamedTuple):
-    """What `build_engine` has found out before ranks are asked for."""
-
-    method: str
-    options: Any
-    target: LoadedModel
-    drafts: list[LoadedModel]
-    max_nodes: int  # of a tree, its root included
-    max_draft_rows: int  # of a tree
-    sampling: Sampling
-    children: Children
-    with_replacement: bool
-    execution: str
+    target: SharedTarget
+    inside: SharedPart | None  # the part of the target that drafts
+    drafters: list[ParallelDrafter | None]  # by draft model; None: rank 0 drafts by itself
 
 
 class Parallel:
@@ -61,8 +41,12 @@ class Parallel:
         self._parts, self._group, self._key = parts, group, group.new_key()
         group.users[self._key] = self
         self._target: SharedTarget | None = None
-        self._side: Any = None
         self._closed = False
+        #: ranks of each draft model: all that draft, or one of them where models are several
+        self._draft_ranks = [layout.draft] * len(parts.drafts)
+        if len(parts.drafts) > 1:
+            on = layout.draft
+            self._draft_ranks = [(on[at % len(on)],) for at in range(len(parts.drafts))]
 
     @property
     def description(self) -> dict[str, Any]:
@@ -75,13 +59,26 @@ class Parallel:
             "draft": list(self.layout.draft),
             "threads": self._group.threads,
             "look_ahead": self.looks_ahead,
+            "note": self.note,
         }
+
+    @property
+    def note(self) -> str:
+        """What people should know of how ranks were used; empty where all was done as asked."""
+        return note_of(
+            self._parts.method,
+            self._parts.options,
+            num_drafts=len(self._parts.drafts),
+            divided=self.config.divided,
+            layout=self.layout,
+            num_ranks=self.config.num_ranks,
+        )
 
     @property
     def looks_ahead(self) -> bool:
         """Whether the draft goes on while the target scores: it must be on one rank of its own."""
         alone = self.layout.overlaps and len(self.layout.draft) == 1
-        return self.config.look_ahead and alone
+        return self.config.look_ahead and alone and self.divides
 
     @property
     def extra_rows(self) -> int:
@@ -89,41 +86,47 @@ class Parallel:
         return self._parts.max_draft_rows + 2 if self.looks_ahead else 0
 
     @property
-    def drafts_here(self) -> bool:
-        """Whether rank 0 drafts too."""
-        return 0 in self.layout.draft
+    def divides(self) -> bool:
+        """Whether the method's trees can be drafted by several ranks together."""
+        drafts = len(self._parts.drafts)
+        return drafts == 1 and not why_whole(
+            self._parts.method, self._parts.options, num_drafts=drafts
+        )
 
     @property
     def shares_target(self) -> bool:
         """Whether the target is cut over ranks."""
         return len(self.layout.target) > 1
 
-    @property
-    def shares_draft(self) -> bool:
-        """Whether trees are drafted by ranks: by several, or by others than rank 0."""
-        return self.layout.draft != (0,)
+    def draft_runner(self, at: int, loaded: LoadedModel, **how: Any) -> TreeRunner | None:
+        """Rank 0's runner of draft model `at`; None where others have it.
 
-    def draft_runner(self, loaded: LoadedModel, **how: Any) -> TreeRunner:
-        """Rank 0's runner of the draft model; a drafter on several ranks notes its own passes."""
-        if self.shares_draft:
+        A drafter on several ranks notes its own passes.
+        """
+        if 0 not in self._draft_ranks[at]:
+            return None
+        if len(self._draft_ranks[at]) > 1:
             return TreeRunner(loaded, **how)
         return NotedDraft(loaded, lanes=self._group.place.lanes, **how)
+
+    def merged(self, drafters: Sequence[Drafter]) -> Merged:
+        """Drafters of several draft models as one."""
+        return MergedOnRanks(drafters)
 
     # -- parts ---------------------------------------------------------------------------------
 
     def set_up(
         self,
-        draft: TreeRunner | None,
+        drafts: Sequence[TreeRunner | None],
         *,
         target_room: dict[str, Any],
         draft_room: dict[str, Any],
         target_forward: Forward | None,
         mode: str,
-    ) -> tuple[SharedTarget, ParallelDrafter | None]:
-        """The target's runner; the drafter too, unless rank 0 drafts by itself.
+    ) -> Built:
+        """Runners of the target and drafters of what others draft.
 
-        `draft` is rank 0's runner of the draft model, where it drafts with others; rooms are what
-        a `TreeRunner` takes.
+        `drafts` are rank 0's runners of the draft models; rooms are what a `TreeRunner` takes.
         Their counterparts are built on the other ranks meanwhile. Raises UserError.
         """
         group, place = self._group, self._group.place
@@ -132,78 +135,105 @@ class Parallel:
             group.tell(rank, "setup", self._key, plan)
         with group.guarded():
             plan.meet(place)
-            loaded, tell = self._parts.target, None
-            if plan.target is not None:
-                loaded, tell = plan.target.loaded(place, self.layout.target), self._tell_target
-            runner = self._target = SharedTarget(
-                loaded,
-                **target_room,
-                forward=target_forward,
-                lanes=place.lanes,
-                tell=tell,
+            target, inside = self._runners(plan.target, target_room, target_forward)
+        self._target = target
+        drafters: list[ParallelDrafter | None] = [None] * len(drafts)
+        for at, draft in plan.drafts.items():
+            runner = drafts[at]
+            drafters[at] = ParallelDrafter(
+                _DraftRanks(group, self._key, at, draft.ranks),
+                None if runner is None else draft.side(place, runner),
+                children=self._parts.children,
+                step=lambda: target.num_passes,
                 guarded=group.guarded,
+                place=place,
             )
-        if plan.draft is not None and self.drafts_here:
-            assert draft is not None
-            self._side = plan.draft.side(place, draft, self.layout.draft)
-        for rank in range(1, group.num_ranks):
-            group.receive(rank)
-        if plan.draft is None:
-            return runner, None
-        return runner, ParallelDrafter(
-            self,
-            self._side,
-            children=self._parts.children,
-            step=lambda: runner.num_passes,
-            guarded=group.guarded,
-            place=place,
+        refusals = []
+        for rank in range(1, group.num_ranks):  # all are heard: what is left would answer for later
+            try:
+                group.receive(rank)
+            except UserError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+        return Built(target, inside, drafters)
+
+    def _runners(
+        self, plan: TargetPlan | None, room: dict[str, Any], forward: Forward | None
+    ) -> tuple[SharedTarget, SharedPart | None]:
+        """The target's, and that of its part that drafts, where one does."""
+        group, whole, uses = self._group, self._parts.target, self._parts.uses
+        place, ranks = group.place, self.layout.target
+        how: dict[str, Any] = {"lanes": place.lanes, "guarded": group.guarded}
+        if plan is None:
+            return SharedTarget(whole, **room, forward=forward, **how), None
+
+        def telling(part: str) -> Tell:
+            return lambda name, values: group.call(ranks, self._key, part, name, *values)
+
+        target = SharedTarget(
+            plan.loaded(place, ranks),
+            **room,
+            forward=forward,
+            whole=whole,
+            uses=uses,
+            tell=telling("target"),
+            **how,
         )
+        if uses.draft is None:
+            return target, None
+        return target, SharedPart(target, uses.draft, tell=telling("inside"), **how)
 
     def _plan(self, target_slots: Slots, draft_slots: Slots, *, compiled: bool) -> Plan:
         parts = self._parts
-        target = draft = None
+        target = None
         if self.shares_target:
-            load = self.config.load_target or FromFolder(parts.target.path, parts.target.dtype)
+            load = self.config.loader_of(parts.target)
             kept = [one for one in self._group.place.targets if one != (load, self.layout.target)]
-            target = TargetPlan(load, target_slots, forget=tuple(kept[:-_OTHER_TARGETS]))
-        if self.shares_draft:
-            model = parts.drafts[0]
-            draft = DraftPlan(
-                load=self.config.load_draft or FromFolder(model.path, model.dtype),
+            forget = tuple(kept[:-_OTHER_TARGETS])
+            target = TargetPlan(load, target_slots, packed(parts.uses), forget)
+        drafts = {
+            at: DraftPlan(
+                ranks=ranks,
+                load=self.config.loader_of(parts.drafts[at], at),
                 slots=draft_slots,
                 compiled=compiled,
                 method=parts.method,
                 options=parts.options,
-                most_children=DIVISIBLE[parts.method].most_children(parts.options),
+                most_children=self._most_children,
                 sampling=parts.sampling,
                 children=parts.children,
                 with_replacement=parts.with_replacement,
                 vocab_size=parts.target.vocab_size,
                 look_ahead=self.looks_ahead,
+                target=self._far_target,
             )
-        return Plan(self.layout, target, draft)
+            for at, ranks in enumerate(self._draft_ranks)
+            if ranks != (0,)
+        }
+        return Plan(self.layout, target, drafts)
 
-    # -- commands ------------------------------------------------------------------------------
+    @property
+    def _most_children(self) -> int:
+        """Of a node of a tree that ranks draft together; 0 where they do not."""
+        if not self.divides:
+            return 0
+        return DIVISIBLE[self._parts.method].most_children(self._parts.options)
 
-    def call(self, name: str, *arguments: Any) -> None:
-        """Have the drafting ranks but this one do something."""
-        self._group.call(self.layout.draft, self._key, "draft", name, *arguments)
-
-    def answer(self, name: str, *arguments: Any) -> Any:
-        """Have all drafting ranks do something, and wait for what the first of them says."""
-        first, *others = self.layout.draft
-        self._group.tell(first, "call", self._key, "draft", (name, *arguments), True)
-        self._group.call(others, self._key, "draft", name, *arguments)
-        return self._group.receive(first, patient=False)
-
-    def _tell_target(self, name: str, arguments: tuple[Any, ...]) -> None:
-        self._group.call(self.layout.target, self._key, "target", name, *arguments)
+    @property
+    def _far_target(self) -> FarTarget:
+        """What is known of the target where drafting is not divided; others ask for nothing."""
+        loaded = self._parts.target
+        return FarTarget(None if self.divides else replace(loaded, model=cast(Any, None)))
 
     # -- lanes and the end ---------------------------------------------------------------------
 
     def take_lanes(self) -> list[LaneRow]:
-        """What all ranks noted since this was last asked, on rank 0's clock."""
-        return self._group.take_lanes()
+        """What all ranks noted since this was last asked, on rank 0's clock.
+
+        Nothing more where a rank was lost.
+        """
+        return [] if self._group.broken else self._group.take_lanes()
 
     def begin_lanes(self) -> None:
         """Forget what was noted so far, and count steps from 0."""
@@ -220,73 +250,19 @@ class Parallel:
             self._group.drop(self._key)
 
 
-def start(config: RanksConfig, parts: Parts) -> Parallel:
-    """Ranks for one engine, started where they are not there yet.
+class _DraftRanks:
+    """The ranks of one draft model, as rank 0 commands them."""
 
-    Raises UserError for what cannot be divided so; nothing is started then.
-    """
-    if config.divided != "target" or config.placement != "beside":
-        if not parts.drafts:
-            raise UserError(
-                f"{parts.method} has no draft model to divide; use --parallel target, which cuts "
-                "the target over the ranks."
-            )
-        reason = why_not_divided(parts.method, parts.options, num_drafts=len(parts.drafts))
-        if reason:
-            raise UserError(reason)
-    times, possible = _measured(config, parts)
-    layout = layout_of(
-        config.num_ranks,
-        divided=config.divided,
-        placement=config.placement,
-        times=times,
-        degrees=possible,
-    )
-    reason = why_not_cut(parts.target, len(layout.target))
-    if reason:
-        raise UserError(reason)
-    for loaded, load in ((parts.target, config.load_target), *(
-        (draft, config.load_draft) for draft in parts.drafts[:1])):  # fmt: skip
-        if load is None and not loaded.path:
-            raise UserError(f"{loaded.name} was not loaded from a folder; ranks cannot load it.")
-    if len(layout.target) > 1 and parts.execution not in ("auto", "eager"):
-        raise UserError(
-            f"A target that is cut over ranks runs eager; --execution {parts.execution} is for"
-            " ranks that hold it whole."
-        )
-    _check_devices(config.num_ranks, parts.target.device)
-    group = group_of(config.num_ranks, device=parts.target.device, threads=config.threads)
-    return Parallel(config, parts, layout, group)
+    def __init__(self, group: Group, key: int, at: int, ranks: tuple[int, ...]) -> None:
+        self._group, self._key, self._at, self._ranks = group, key, at, ranks
 
+    def call(self, name: str, *arguments: Any) -> None:
+        self._group.call(self._ranks, self._key, "draft", self._at, name, *arguments)
 
-def _measured(config: RanksConfig, parts: Parts) -> tuple[PassTimes | None, list[int]]:
-    if config.placement != "split" or config.num_ranks == 1:
-        return None, []
-    levels = max(1, DIVISIBLE[parts.method].levels(parts.options))
-    rows = max(parts.max_nodes, parts.max_draft_rows)
-    target, draft = (
-        TreeRunner(one, num_slots=1, capacity=MEASURED_PREFIX, max_tree=rows)
-        for one in (parts.target, parts.drafts[0])
-    )
-    times = step_times(
-        target,
-        draft,
-        nodes=parts.max_nodes,
-        rows=parts.max_draft_rows,
-        levels=levels,
-    )
-    return times, degrees(parts.target, config.num_ranks)
+    def ask(self, name: str, *arguments: Any) -> None:
+        first, *others = self._ranks
+        self._group.tell(first, "call", self._key, "draft", (self._at, name, *arguments), True)
+        self._group.call(others, self._key, "draft", self._at, name, *arguments)
 
-
-def _check_devices(num_ranks: int, device: str) -> None:
-    import torch
-
-    if not device.startswith("cuda"):
-        return
-    first = int(device.partition(":")[2] or 0)
-    there = torch.cuda.device_count()
-    if first + num_ranks > there:
-        raise UserError(
-            f"{num_ranks} ranks need a GPU each, from {device} on, and torch sees {there}; lower "
-            "--ranks, or use --device cpu."
-        )
+    def answer(self) -> Any:
+        return self._group.receive(self._ranks[0], patient=False)

@@ -11,27 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.common import ModelBased
 from engine.drafters.model_drafter import Grow, ModelDrafter
-from engine.growth import Chooser, Growth, Row
+from engine.growth import Candidates, Chooser, Growth, Row
 from engine.parallel.exchange import Exchange
 from engine.parallel.lanes import Lanes
 from engine.parallel.shares import Share, Shares
 from engine.runner import Nodes
 from engine.tree import Children, TokenTree
-
-
-class Picked(NamedTuple):
-    """Children of one node, picked where its row of logits was, best first."""
-
-    tokens_K: np.ndarray  # int64
-    logprobs_K: np.ndarray  # float64
-    scores_K: np.ndarray  # float64
 
 
 @dataclass(slots=True)
@@ -40,13 +32,11 @@ class SharedChooser(Chooser):
 
     most: int = 1  # children that are picked under a node
 
-    def choose(
-        self, growth: Growth, node: int, row: Row | Picked, count: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def choose(self, growth: Growth, node: int, row: Row | Candidates, count: int) -> Candidates:
         """As `Chooser.choose`; of picked children the first `count`."""
-        if isinstance(row, Picked):
+        if isinstance(row, Candidates):
             assert count <= self.most, f"{count} children are asked for, {self.most} were picked"
-            return row.tokens_K[:count], row.logprobs_K[:count], row.scores_K[:count]
+            return Candidates(*(column_K[:count] for column_K in row))
         return Chooser.choose(self, growth, node, row, count)
 
 
@@ -143,10 +133,10 @@ class SharedDrafter(ModelDrafter):
                 picked.append(self._picked(chooser, growths[slot], node, ran[node]))
         return picked
 
-    def _picked(self, chooser: Chooser, growth: Growth, node: int, row: Row) -> Picked | Row:
+    def _picked(self, chooser: Chooser, growth: Growth, node: int, row: Row) -> Candidates | Row:
         if self.children is Children.SAMPLED:
             return row
-        return Picked(*chooser.choose(growth, node, row, self._most))
+        return chooser.choose(growth, node, row, self._most)
 
     # -- everybody's ---------------------------------------------------------------------------
 
@@ -196,13 +186,13 @@ class SharedDrafter(ModelDrafter):
         return packed_FX
 
 
-def _unpack(packed_FX: np.ndarray) -> list[Picked]:
+def _unpack(packed_FX: np.ndarray) -> list[Candidates]:
     most = (packed_FX.shape[1] - 1) // 3
     found = []
     for values_X in packed_FX:
         count = int(values_X[0])
         tokens, logprobs, scores = values_X[1:].reshape(3, most)[:, :count]
-        found.append(Picked(tokens.astype(np.int64), logprobs, scores))
+        found.append(Candidates(tokens.astype(np.int64), logprobs, scores))
     return found
 
 

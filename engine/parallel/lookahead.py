@@ -16,8 +16,8 @@ from itertools import pairwise
 
 from engine.drafters.base import Sequence
 from engine.drafters.model_drafter import deepest
-from engine.growth import Growth, Row
-from engine.parallel.construct import Picked, SharedDrafter
+from engine.growth import Candidates, Growth, Row
+from engine.parallel.construct import SharedDrafter
 from engine.runner import Nodes
 from engine.tree import TokenTree
 
@@ -31,7 +31,7 @@ class Guess:
     """How a request may go on, and what was picked for that case, by path from the new root."""
 
     tokens: list[int]  # prompt and everything emitted, the guessed tokens included
-    picked: dict[Path, Picked | Row] = field(default_factory=dict)
+    picked: dict[Path, Candidates | Row] = field(default_factory=dict)
 
 
 class LookaheadDrafter(SharedDrafter):
@@ -40,7 +40,7 @@ class LookaheadDrafter(SharedDrafter):
     def __init__(self, *arguments, **how) -> None:  # type: ignore[no-untyped-def]
         super().__init__(*arguments, **how)
         assert self._exchange.size == 1, "ranks could not agree on how far to look ahead"
-        self._seen: dict[int, dict[Path, Picked | Row]] = {}  # picks of the current tree
+        self._seen: dict[int, dict[Path, Candidates | Row]] = {}  # picks of the current tree
         self._current: dict[int, tuple[Sequence, TokenTree]] = {}
         self._guesses: dict[int, Guess] = {}
         self.num_guesses = self.num_hits = 0
@@ -215,6 +215,6 @@ def _tip(tokens: list[int]) -> tuple[Growth, int]:
     return growth, node
 
 
-def _first(last: Picked | Row) -> int:
+def _first(last: Candidates | Row) -> int:
     """The draft's first choice; of whole rows, whose children are drawn, the likeliest token."""
-    return int(last.tokens_K[0] if isinstance(last, Picked) else last.logits_V.argmax())
+    return int(last.tokens_K[0] if isinstance(last, Candidates) else last.logits_V.argmax())

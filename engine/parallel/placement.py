@@ -12,6 +12,11 @@ Divided = Literal["draft", "target", "both"]
 #: beside: where the target is; own: on ranks of its own; split: ranks shared out by measured times
 Placement = Literal["beside", "own", "split"]
 
+OWN_OF_BOTH = (
+    "Placement own divides one of the two and leaves the other a rank; with both, use --placement"
+    " split."
+)
+
 
 class Layout(NamedTuple):
     """Ranks by what they hold. Rank 0 always has the target."""
@@ -40,10 +45,13 @@ def layout_of(
     *,
     divided: Divided,
     placement: Placement,
+    most_drafting: int | None = None,
     times: PassTimes | None = None,
     degrees: Iterable[int] = (),
 ) -> Layout:
-    """Who holds what. `degrees`: numbers of ranks the target can be cut over, for `split`.
+    """Who holds what. `most_drafting`: ranks that can have a part in drafting, None: all.
+
+    `degrees`: numbers of ranks the target can be cut over, for `split`; `times` too.
 
     Raises UserError for a combination that has no meaning.
     """
@@ -52,26 +60,26 @@ def layout_of(
         return Layout(everyone, everyone)
     if placement == "beside":
         return Layout(
-            everyone if divided != "draft" else (0,), everyone if divided != "target" else (0,)
+            everyone if divided != "draft" else (0,),
+            everyone[:most_drafting] if divided != "target" else (0,),
         )
     if placement == "own":
         if divided == "both":
-            raise UserError(
-                "Placement own divides one of the two and leaves the other a rank; with both, use "
-                "--placement split."
-            )
+            raise UserError(OWN_OF_BOTH)
         cut = 1 if divided == "draft" else num_ranks - 1
-        return Layout(everyone[:cut], everyone[cut:])
+        return Layout(everyone[:cut], everyone[cut:][:most_drafting])
     assert times is not None
-    cut = balanced(times, num_ranks, degrees)
-    return Layout(everyone[:cut], everyone[cut:])
+    cut = balanced(times, num_ranks, degrees, most_drafting=most_drafting)
+    return Layout(everyone[:cut], everyone[cut:][:most_drafting])
 
 
-def balanced(times: PassTimes, num_ranks: int, degrees: Iterable[int]) -> int:
+def balanced(
+    times: PassTimes, num_ranks: int, degrees: Iterable[int], *, most_drafting: int | None = None
+) -> int:
     """Ranks for the target, the rest for the draft, so that neither waits long for the other.
 
-    Both are taken to shrink in proportion to their ranks. The longer of the two counts, as they
-    overlap; then their sum, as they do not always.
+    Both are taken to shrink in proportion to their ranks, the draft's to no more than can have a
+    part in it. The longer of the two counts, as they overlap; then their sum, for when they do not.
     """
     possible = [count for count in degrees if 1 <= count < num_ranks]
     if not possible:
@@ -80,7 +88,8 @@ def balanced(times: PassTimes, num_ranks: int, degrees: Iterable[int]) -> int:
         )
 
     def cost(count: int) -> tuple[float, float]:
-        target, draft = times.target / count, times.draft / (num_ranks - count)
+        left = num_ranks - count
+        target, draft = times.target / count, times.draft / min(left, most_drafting or left)
         return max(target, draft), target + draft
 
     return min(possible, key=cost)

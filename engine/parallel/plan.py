@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+import pickle
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, cast
 
-from engine.drafters.base import DrafterContext
+from engine.drafters.base import Drafter, DrafterContext
 from engine.drafters.model_drafter import ModelDrafter
-from engine.models import LoadedModel, load_model
+from engine.models import LoadedModel
+from engine.parallel.asked import Loader
 from engine.parallel.construct import SharedDrafter
 from engine.parallel.drafting import DraftSide
 from engine.parallel.lookahead import LookaheadDrafter
 from engine.parallel.place import Place
 from engine.parallel.placement import Layout
-from engine.parallel.scoring import SharedTarget
+from engine.parallel.scoring import NotedDraft, SharedPart, SharedTarget
 from engine.parallel.tensor_parallel import cut
+from engine.parts import Uses
 from engine.registry import METHODS
 from engine.runner import TreeRunner
 from engine.sampling import Sampling
 from engine.selfcheck import check_tree_attention
 from engine.tree import Children
-
-
-class Loader(Protocol):
-    """Loads a model on a device. It is sent to other processes, so it must be picklable."""
-
-    def __call__(self, device: str) -> LoadedModel: ...
-
-
-class FromFolder(NamedTuple):
-    """Loads what `load_model` loads."""
-
-    path: str
-    dtype: str
-
-    def __call__(self, device: str) -> LoadedModel:
-        return load_model(self.path, dtype=self.dtype, device=device)
 
 
 class Slots(NamedTuple):
@@ -47,21 +36,29 @@ class Slots(NamedTuple):
     use_cache: bool
 
 
+class FarTarget(NamedTuple):
+    """What a drafter may ask of a target that is on other ranks: how it reads, not what it says."""
+
+    loaded: LoadedModel | None  # without a model
+
+
 @dataclass(frozen=True, slots=True)
 class DraftPlan:
-    """The draft model and how it drafts."""
+    """One draft model, where it is, and how it drafts."""
 
+    ranks: tuple[int, ...]
     load: Loader
     slots: Slots
     compiled: bool
     method: str
     options: Any
-    most_children: int
+    most_children: int  # under one node of a tree that ranks draft together; 0: they do not
     sampling: Sampling
     children: Children
     with_replacement: bool
     vocab_size: int
     look_ahead: bool
+    target: FarTarget
 
     def runner(self, place: Place) -> TreeRunner:
         """The draft model with its cache, on this rank."""
@@ -72,29 +69,33 @@ class DraftPlan:
             from engine.compiled import forward_for
 
             forward = forward_for(loaded, self.slots.num_slots, lambda *_: None)
-        return TreeRunner(loaded, **self.slots._asdict(), forward=forward)
+        how = self.slots._asdict() | {"forward": forward}
+        if self.most_children:  # its drafter notes
+            return TreeRunner(loaded, **how)
+        return NotedDraft(loaded, lanes=place.lanes, **how)
 
-    def side(self, place: Place, runner: TreeRunner, ranks: tuple[int, ...]) -> DraftSide:
-        """This rank's drafter, one of those on `ranks`."""
+    def side(self, place: Place, runner: TreeRunner) -> DraftSide:
+        """This rank's drafter."""
         context = DrafterContext(
             sampling=self.sampling,
             children=self.children,
             with_replacement=self.with_replacement,
             draft=runner,
-            target=runner,  # asked only by methods that weigh costs, and those are not divided
+            target=cast(TreeRunner, self.target),
             vocab_size=self.vocab_size,
         )
-        plain = METHODS[self.method].build(self.options, context)
-        assert isinstance(plain, ModelDrafter), self.method
-        kind = LookaheadDrafter if self.look_ahead else SharedDrafter
-        drafter = kind(
-            plain.grow,
-            self.options,
-            context,
-            exchange=place.exchange(ranks),
-            most_children=self.most_children,
-            lanes=place.lanes,
-        )
+        drafter: Drafter = METHODS[self.method].build(self.options, context)
+        if self.most_children:
+            assert isinstance(drafter, ModelDrafter), self.method
+            kind = LookaheadDrafter if self.look_ahead else SharedDrafter
+            drafter = kind(
+                drafter.grow,
+                self.options,
+                context,
+                exchange=place.exchange(self.ranks),
+                most_children=self.most_children,
+                lanes=place.lanes,
+            )
         return DraftSide(drafter, place, self.sampling, self.vocab_size)
 
 
@@ -104,6 +105,7 @@ class TargetPlan:
 
     load: Loader
     slots: Slots
+    uses: bytes  # what a method takes from its inside, by `packed`
     forget: tuple[Any, ...] = ()  # shares of others that are to be let go of first
 
     def loaded(self, place: Place, ranks: tuple[int, ...]) -> LoadedModel:
@@ -114,14 +116,46 @@ class TargetPlan:
         check_tree_attention(place.targets[key])
         return place.targets[key]
 
+    def runners(
+        self, place: Place, ranks: tuple[int, ...]
+    ) -> tuple[SharedTarget, SharedPart | None]:
+        """This rank's runner of the target, and that of the part that drafts, where one does."""
+        uses = unpacked(self.uses, place.device)
+        target = SharedTarget(
+            self.loaded(place, ranks), **self.slots._asdict(), lanes=place.lanes, uses=uses
+        )
+        if uses.draft is None:
+            return target, None
+        return target, SharedPart(target, uses.draft, lanes=place.lanes)
+
+
+def packed(uses: Uses) -> bytes:
+    """For another process. Pickled here: a pipe of torch's would share a graft's weights with
+    children of this process only.
+    """
+    graft = uses.draft.graft if uses.draft is not None else None
+    if graft is not None:
+        assert uses.draft is not None
+        here = cast(Any, deepcopy(graft)).to("cpu")
+        uses = replace(uses, draft=replace(uses.draft, graft=here))
+    return pickle.dumps(uses)
+
+
+def unpacked(packed: bytes, device: str) -> Uses:
+    """What `packed` made of it, a graft on `device`."""
+    uses: Uses = pickle.loads(packed)
+    if uses.draft is not None and uses.draft.graft is not None:
+        cast(Any, uses.draft.graft).to(device)
+    return uses
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who holds what, and what that is. None: rank 0 sees to it as without ranks."""
+    """Who holds what, and what that is. What is not there rank 0 sees to as without ranks."""
 
     layout: Layout
     target: TargetPlan | None
-    draft: DraftPlan | None
+    drafts: Mapping[int, DraftPlan] = field(default_factory=dict)  # by number of the draft model
 
     def meet(self, place: Place) -> None:
         """Make the groups of these ranks; every rank of the process group has part in that."""
@@ -129,38 +163,47 @@ class Plan:
             for key in self.target.forget:
                 place.targets.pop(key, None)
             place.mesh(self.layout.target)
-        if self.draft is not None:
-            place.exchange(self.layout.draft)
+        for draft in self.drafts.values():
+            place.exchange(draft.ranks)
 
     def build(self, place: Place) -> Part:
         """What a rank other than 0 keeps."""
         self.meet(place)
-        target = draft = None
+        target = inside = None
         if self.target is not None and place.rank in self.layout.target:
-            loaded = self.target.loaded(place, self.layout.target)
-            target = SharedTarget(loaded, **self.target.slots._asdict(), lanes=place.lanes)
-        if self.draft is not None and place.rank in self.layout.draft:
-            draft = self.draft.side(place, self.draft.runner(place), self.layout.draft)
-        return Part(target, draft)
+            target, inside = self.target.runners(place, self.layout.target)
+        drafts = {
+            at: draft.side(place, draft.runner(place))
+            for at, draft in self.drafts.items()
+            if place.rank in draft.ranks
+        }
+        return Part(target, inside, drafts)
 
 
 class Part:
     """One engine's share on one rank, as rank 0 commands it."""
 
-    def __init__(self, target: SharedTarget | None, draft: DraftSide | None) -> None:
-        self._target, self._draft = target, draft
+    def __init__(
+        self,
+        target: SharedTarget | None,
+        inside: SharedPart | None,
+        drafts: Mapping[int, DraftSide],
+    ) -> None:
+        self._target, self._inside, self._drafts = target, inside, drafts
 
     def target(self, name: str, *arguments: Any) -> None:
         """What the target's runner does on all its ranks."""
-        assert self._target is not None
         getattr(self._target, name)(*arguments)
 
-    def draft(self, name: str, *arguments: Any) -> Any:
-        """What the drafter does on all its ranks."""
-        assert self._draft is not None
-        return getattr(self._draft, name)(*arguments)
+    def inside(self, name: str, *arguments: Any) -> None:
+        """What the part of the target that drafts does on all its ranks."""
+        getattr(self._inside, name)(*arguments)
+
+    def draft(self, at: int, name: str, *arguments: Any) -> Any:
+        """What the drafter of draft model `at` does on all its ranks."""
+        return getattr(self._drafts[at], name)(*arguments)
 
     def idle(self) -> None:
         """Nothing is asked for just now."""
-        if self._draft is not None:
-            self._draft.idle()
+        for draft in self._drafts.values():
+            draft.idle()

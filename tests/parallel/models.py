@@ -7,9 +7,10 @@ from typing import Any
 
 from engine.engine import EngineConfig, build_engine
 from engine.models import LoadedModel
-from engine.parallel.build import RanksConfig
+from engine.parallel.asked import RanksConfig
 from engine.registry import METHODS, parse_options
 from engine.sampling import Sampling
+from tests.engine.heads_fixture import with_head
 from tests.engine.tiny import near, tiny
 
 
@@ -17,8 +18,8 @@ def load_tiny(device: str, *, architecture: str, seed: int = 0) -> LoadedModel:
     return tiny(architecture, seed=seed)
 
 
-def load_near(device: str, *, architecture: str) -> LoadedModel:
-    return near(tiny(architecture))
+def load_near(device: str, *, architecture: str, seed: int = 5) -> LoadedModel:
+    return near(tiny(architecture), seed=seed)
 
 
 class LoaderOf:
@@ -46,11 +47,17 @@ def engine_on(
     divided: str = "draft",
     placement: str = "beside",
     look_ahead: bool = True,
+    num_drafts: int = 1,
     **config: Any,
 ) -> Any:
-    """An engine over tiny models of an architecture, on so many ranks."""
+    """An engine over tiny models of an architecture, on so many ranks.
+
+    Methods with a trained head get an untrained one. `num_drafts` models are merged.
+    """
     target = tiny(architecture)
-    draft = near(target) if METHODS[method].needs_draft else None
+    seeds = range(5, 5 + num_drafts) if METHODS[method].needs_draft else []
+    drafts = [near(target, seed=seed) for seed in seeds]
+    options = with_head(method, options, target)
     config.setdefault("sampling", Sampling())
     ranks = RanksConfig(
         num_ranks,
@@ -58,7 +65,9 @@ def engine_on(
         placement=placement,
         look_ahead=look_ahead,
         load_target=LoaderOf(load_tiny, architecture=architecture),
-        load_draft=LoaderOf(load_near, architecture=architecture),
+        load_drafts=tuple(
+            LoaderOf(load_near, architecture=architecture, seed=seed) for seed in seeds
+        ),
     )
     return build_engine(
         EngineConfig(
@@ -70,5 +79,6 @@ def engine_on(
             **config,
         ),
         target=target,
-        draft=draft,
+        draft=drafts[0] if drafts else None,
+        other_drafts=drafts[1:],
     )

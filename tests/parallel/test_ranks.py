@@ -10,7 +10,7 @@ import pytest
 from engine.engine import EngineConfig, build_engine
 from engine.errors import UserError
 from engine.models import load_model
-from engine.parallel.build import RanksConfig
+from engine.parallel.asked import RanksConfig
 from engine.registry import parse_options
 from engine.requests import Request
 from engine.sampling import Sampling
@@ -136,20 +136,29 @@ def test_a_target_cut_over_ranks_gives_the_same_tokens(four_ranks, architecture)
     [
         (4, "llama", "dynamic-tree", {"divided": "target"}, "2 key-value heads"),
         (2, "gpt2", "dynamic-tree", {"divided": "target"}, "no tensor-parallel plan"),
-        (2, "llama", "autoregressive", {}, "no draft model to divide"),
-        (2, "llama", "prompt-lookup", {}, "no draft model to divide"),
-        (2, "llama", "staged", {}, "does not draft on several ranks"),
+        (2, "llama", "autoregressive", {}, "nothing to do: autoregressive has no draft model"),
+        (2, "llama", "prompt-lookup", {"placement": "own"}, "no draft model to place"),
+        (2, "llama", "layer-skip", {}, "nothing to do: layer-skip has no draft model"),
+        (2, "llama", "staged", {}, "staged drafts on one rank, .*, or --placement own"),
         (3, "llama", "dynamic-tree", {"divided": "both", "placement": "own"}, "placement split"),
     ],
 )
-def test_what_cannot_be_divided_is_refused_in_words(num_ranks, architecture, method, how, part):
+def test_what_makes_no_sense_is_refused_in_words(num_ranks, architecture, method, how, part):
     with pytest.raises(UserError, match=part):
         engine_on(num_ranks, architecture, method, {}, **how)
 
 
-def test_policy_auto_is_refused():
-    with pytest.raises(UserError, match="Policy auto weighs times"):
-        engine_on(2, "llama", "dynamic-tree", {"policy": "auto"})
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ({}, "nothing to do: policy auto weighs times"),
+        ({"placement": "own"}, "must have beside it"),
+        ({"placement": "split", "divided": "both"}, "must have beside it"),
+    ],
+)
+def test_policy_auto_drafts_beside_a_target_that_is_cut(how, part):
+    with pytest.raises(UserError, match=part):
+        engine_on(2, "llama", "dynamic-tree", {"policy": "auto"}, **how)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_rank_that_fails_is_named_with_its_last_words():
     engine = engine_on(2, "llama", "dynamic-tree", TREE)
     group, key = engine.parallel._group, engine.parallel._key
     message, took = decode_until_trouble(
-        engine, lambda: group.call((1,), key, "draft", "release", "no such slot")
+        engine, lambda: group.call((1,), key, "draft", 0, "release", "no such slot", [])
     )
     assert message.startswith("Rank 1 failed: ")
     assert "Error" in message

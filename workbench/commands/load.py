@@ -8,6 +8,7 @@ import typer
 
 from workbench.commands.flags import (
     ExecutionFlags,
+    RankFlags,
     VerifyFlags,
     given_flags,
     models,
@@ -44,6 +45,7 @@ def load(
     sampling: VerifyFlags,
     execution: LoadExecutionFlags,
     running: ExecutionFlags,
+    shared: RankFlags,
 ) -> None:
     """Let requests come as they would to a server; see how long they wait, and who had what.
 
@@ -68,6 +70,8 @@ def load(
 
         draftree load --replicas 4 --cluster ray --rate 4
 
+        draftree load --ranks 2 --placement own --requests 20
+
     A trace is JSONL or CSV: arrival (seconds), then as wanted prompt, question or prompt_tokens,
     max_new_tokens, client, pair, deadline, timeout, cancel.
     """
@@ -80,7 +84,7 @@ def load(
     by_trace = coming.trace is not None and "arrivals" not in given
     values = {
         **vars(coming), **vars(wanted), **vars(serving), **vars(names), **vars(sampling),
-        **vars(execution), **vars(running),
+        **vars(execution), **vars(running), **vars(shared),
         "arrivals": "trace" if by_trace else coming.arrivals,
         "weights": parse_weights(coming.weights),
         "stop": wanted.stop or [],

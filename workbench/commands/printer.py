@@ -66,6 +66,8 @@ class Collector(ABC):
                 self.progress(event.message, event.fraction)
             case RunStarted():
                 self.started = event
+                if event.note:
+                    say(event.note)
             case RequestStarted() if self.many:
                 whole = self.started.num_requests if self.started else 0
                 self.progress(f"Request {len(self.done) + 1} of {whole}", None)

@@ -192,6 +192,8 @@ def _print_overview(reader: RunReader, requests: list[dict[str, Any]]) -> None:
         out().print(Text(one_line(options, 120), style="dim"))
     if setting := info.environment.get("setting"):
         out().print(Text(one_line(str(setting), 140), style="dim"))
+    if note := info.environment.get("parallel", {}).get("note"):
+        out().print(Text(one_line(str(note), 400), style="dim"))
     if info.message:
         out().print(Text(one_line(info.message, 400), style="red"))
     for row in requests:

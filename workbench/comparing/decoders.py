@@ -25,7 +25,7 @@ from workbench.comparing.result import CompareSpec
 from workbench.events import RunSummary
 from workbench.models import Pair
 from workbench.profiling import profile_finder
-from workbench.ranks import ranks_config, threads_per_rank
+from workbench.ranks import ranks_config, threads_per_rank, why_not
 
 if TYPE_CHECKING:
     from engine.decode import Engine
@@ -130,9 +130,24 @@ class Site(NamedTuple):
 
     def ranks_of(self, arm: Arm) -> int:
         """The ranks an arm works on: its own number, or that of the comparison's methods."""
-        if arm.method in BASELINES or arm.label == PLAIN:
+        if arm.method in BASELINES or arm.label == PLAIN or self.why_one_rank(arm):
             return 1
         return int(arm.ranks or self.spec.ranks)
+
+    def why_one_rank(self, arm: Arm) -> str:
+        """Why the ranks of the comparison are of no use to an arm that says nothing of its own."""
+        if arm.ranks or arm.parallel or arm.placement or self.spec.ranks == 1:
+            return ""
+        if arm.method in BASELINES or (self.spec.parallel, self.spec.placement) == ("both", "own"):
+            return ""
+        return why_not(
+            self.spec.ranks,
+            method=arm.method,
+            options=check_options(arm.method, arm.options),
+            num_drafts=len(self.pair_of(arm).drafts),
+            parallel=self.spec.parallel,
+            placement=self.spec.placement,
+        )
 
     @property
     def sampling(self) -> Sampling:

@@ -11,7 +11,7 @@ from engine.requests import Request
 from workbench import models
 from workbench.comparing import decoders
 from workbench.comparing.arms import BASELINES, DRAFT_ALONE, HF_ASSISTED, HF_LOOKUP, PLAIN, Arm
-from workbench.comparing.decoders import Decoder, HFDecoder, Setting, Site
+from workbench.comparing.decoders import Decoder, EngineDecoder, HFDecoder, Setting, Site
 from workbench.comparing.result import CompareSpec
 from workbench.comparing.telling import Telling
 from workbench.conversation import Conversation, conversations
@@ -77,6 +77,7 @@ def prepare(
     if setting.execution == "auto":  # a comparison waits for compiled forwards, a run need not
         site = site.executing(_best_mode(pair) if setting.cache else "eager")
     built, site = _build(wanted, site, telling)
+    _note_ranks(built, telling)
     requests = {name: _requests(asked, built[0], pair, telling) for name, asked in talks.items()}
     _warm_up(built, requests, telling)
     return Group(site, built, requests)
@@ -119,6 +120,9 @@ def _draft_of(arm: Arm, spec: CompareSpec) -> str | None:
 def _with_ranks(site: Site, arms: Sequence[Arm], telling: Telling) -> Site:
     """All ranks that some arm needs, started once; arms on fewer use the first ones."""
     most = max(map(site.ranks_of, arms))
+    for arm in arms:
+        if arm.label != PLAIN and (reason := site.why_one_rank(arm)):
+            telling.note(f"{arm.label} ran on one rank. {reason}")
     if most == 1:
         return site
     threads = threads_per_rank(site.spec.threads, most)
@@ -127,6 +131,14 @@ def _with_ranks(site: Site, arms: Sequence[Arm], telling: Telling) -> Site:
     use_threads(threads)
     telling.note(f"All arms ran with {threads} processor threads per rank.")
     return site._replace(most_ranks=most)
+
+
+def _note_ranks(built: Sequence[Decoder], telling: Telling) -> None:
+    """What people should know of how arms used their ranks."""
+    for decoder in built:
+        ranks = decoder.engine.parallel if isinstance(decoder, EngineDecoder) else None
+        if ranks is not None and ranks.note:
+            telling.note(f"{decoder.arm.label}: {ranks.note}")
 
 
 def _load_text_draft(

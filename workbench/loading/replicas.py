@@ -29,6 +29,7 @@ class EngineFacts(NamedTuple):
 
     mode: str
     setting: str
+    parallel: None = None  # a replica is one process
 
 
 class Replicated(NamedTuple):

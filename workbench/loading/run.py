@@ -26,6 +26,7 @@ from workbench.loading.generate import Wanted
 from workbench.loading.metrics import of_run
 from workbench.loading.plan import Plan, prepare
 from workbench.loading.spec import LoadSpec
+from workbench.ranks import RunningRanks, threads_per_rank
 from workbench.store.index import prepare_folder
 from workbench.store.reader import open_run
 from workbench.store.schema import RunStatus
@@ -90,9 +91,10 @@ class _LoadJob:
         self._requests: dict[int, Request] = {}  # submitted, and not yet begun
         self._num_passes = self._num_completed = self._num_lost = 0
         self._lost = ""  # why the first one was lost
+        self._ranks = RunningRanks()
 
     def run(self) -> LoadFinished:
-        use_threads(self._spec.threads)
+        use_threads(threads_per_rank(self._spec.threads, self._spec.ranks))
         plan = prepare(self._spec, on_progress=self._progress, runs=self._folder)
         self._spec = plan.spec
         first = plan.pairs[0]
@@ -118,7 +120,11 @@ class _LoadJob:
         except BaseException as error:
             self._recorder.finish(RunStatus.FAILED, f"{type(error).__name__}: {error}")
             raise
-        return self._finish(*self._serve(plan, engines, plain_step_ns))
+        try:
+            return self._finish(*self._serve(plan, engines, plain_step_ns))
+        finally:
+            for engine in engines.values():
+                engine.close()
 
     def _progress(self, phase: str, message: str, fraction: float | None) -> None:
         if self._should_stop():
@@ -137,6 +143,7 @@ class _LoadJob:
         scheduler = Scheduler(
             engines, policy=spec.policy, budgets=spec.budgets, max_waiting=spec.max_waiting
         )
+        self._ranks = RunningRanks.of(engines, clock=scheduler.now)
         return self._work(plan, scheduler)
 
     def _serve_replicas(self, plan: Plan) -> tuple[RunStatus, str]:
@@ -177,6 +184,9 @@ class _LoadJob:
         settings = {name: one.setting for name, one in engines.items() if one.setting}
         if settings:
             known["setting"] = "; ".join(settings.values())
+        on_ranks = [ranks for one in engines.values() if (ranks := one.parallel) is not None]
+        if on_ranks:
+            known["parallel"] = on_ranks[0].description
         if len(plan.pairs) > 1:
             known["pairs"] = {
                 one.name: environment.describe(one.spec, **one.models.as_models(), mode=mode)[
@@ -239,6 +249,8 @@ class _LoadJob:
                 self._recorder.append(record)
         for done in changes.finished:
             self._recorder.request_done(done)
+        if changes.finished:
+            self._recorder.lanes(self._ranks.take_lanes())
         self._recorder.ticks(changes.ticks)
         self._recorder.arrivals(changes.arrivals)
         for row in changes.arrivals:

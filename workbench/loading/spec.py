@@ -208,6 +208,10 @@ class LoadSpec(RunSpec):
             raise ValueError("two pairs have the same name")
         if self.ray_address is not None and self.cluster != "ray":
             raise ValueError("an address of Ray is for replicas on Ray; set cluster to ray")
+        if self.replicated and self.ranks > 1:
+            raise ValueError(
+                f"a replica is one process; {self.ranks} ranks are for one engine without replicas"
+            )
         if self.repeats != 1:
             raise ValueError("a load run has no repeats; more requests come with requests")
         if not self.cache:

@@ -34,6 +34,7 @@ class Live:
     run_id: str = ""
     spec: RunSpec | None = None
     mode: str = ""  # eager or compiled
+    note: str = ""  # what people should know of how it is run
     prompt: str = ""
     progress: Progress | None = None
     steps: Sequence[StepDone] = ()
@@ -71,6 +72,7 @@ def from_snapshot(snapshot: Snapshot, *, busy: bool = False, stopping: bool = Fa
         run_id=snapshot.run_id,
         spec=snapshot.spec,
         mode=snapshot.mode,
+        note=snapshot.note,
         prompt=views[0].prompt if views else (snapshot.spec and snapshot.spec.prompt) or "",
         progress=snapshot.progress,
         steps=snapshot.steps,
