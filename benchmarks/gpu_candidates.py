@@ -86,7 +86,8 @@ def candidate_rows(
                 "children": kind.value, "batch": runner.num_slots, "execution": runner.run.mode,
                 "nodes": size, **{f"{way}_ms": one for way, one in zip(WAYS, best, strict=True)},
                 "host_bytes": num_rows * vocab_size * 4,
-                "device_bytes": num_rows * (3 * FEWEST + 1) * 8, "same": same,
+                "device_bytes": num_rows * ((2 + (kind is Children.COUPLED)) * FEWEST + 1) * 8,
+                "same": same,
             })  # fmt: skip
     for slot in slots:
         runner.release(slot)

@@ -58,7 +58,7 @@ class DevicePass:
         self._noise = noise
         self._copy = copy
         self._most = 0  # candidates of each row that were looked for
-        self._host_3RK: np.ndarray  # their tokens, log q and scores
+        self._host_CRK: np.ndarray  # their tokens, log q and, if COUPLED, scores
 
     def best(self, row: int, count: int) -> Candidates:
         """Up to `count` candidates of a row.
@@ -67,7 +67,7 @@ class DevicePass:
         """
         if count > self._most:
             self._find(max(FEWEST, 1 << (count - 1).bit_length()))
-        tokens, logprobs, scores = self._host_3RK[:, row, :count]
+        tokens, logprobs, scores = (self._host_CRK[column, row, :count] for column in (0, 1, -1))
         if not scores[-1] > -np.inf:
             there = scores > -np.inf
             tokens, logprobs, scores = tokens[there], logprobs[there], scores[there]
@@ -85,24 +85,24 @@ class DevicePass:
         wait()
         found_RX = host.numpy()
         check_finite(found_RX[:, -1], self._loaded)
-        self._host_3RK = found_RX[:, :-1].reshape(num_rows, 3, count).transpose(1, 0, 2)
+        self._host_CRK = found_RX[:, :-1].reshape(num_rows, -1, count).transpose(1, 0, 2)
         self._most = most
 
     def _look_through(self, rows: slice, count: int) -> torch.Tensor:
-        """Tokens, log q and scores of these rows, and their norms, float64 (R, 3K + 1)."""
+        """Tokens, log q and, if COUPLED, scores of these rows, and norms, float64 (R, CK + 1)."""
         logits_RV = self._found.logits_RV[rows, : self._vocab_size]
         log_norm_R1 = self._found.log_norm_R[rows, None]
         if self._noise is None:
             tokens_RK, best_RK = top_of_rows(logits_RV, count)
-            logprobs_RK = scores_RK = best_RK.float() - log_norm_R1
+            columns = [tokens_RK, best_RK.float() - log_norm_R1]
         else:
             log_q_RV = warp_on_device(logits_RV, self._sampling)
             noise_RV = self._noise.table_DV[self._noise.row_R[rows]]
             perturbed_RV = log_q_RV + noise_RV[:, : log_q_RV.shape[1]]
             tokens_RK, best_RK = top_of_rows(perturbed_RV, count)
-            logprobs_RK = log_q_RV.gather(1, tokens_RK)
             scores_RK = best_RK - perturbed_RV.logsumexp(-1, keepdim=True)
-        columns = (tokens_RK, logprobs_RK, scores_RK, log_norm_R1)
+            columns = [tokens_RK, log_q_RV.gather(1, tokens_RK), scores_RK]
+        columns.append(log_norm_R1)
         return torch.cat([column.double() for column in columns], 1)  # one way to the host
 
     @cached_property
