@@ -87,6 +87,10 @@ class Target:
             out[slot] = Scores(logits_RV[rows], log_norm_R[rows])
         return out
 
+    def whole(self) -> Target:
+        """All layers in one pass over the same rows: what plain decoding runs."""
+        return self
+
     def commit(self, slot: int, path_A: list[int]) -> None:
         """Keep root and accepted nodes in the cache, forget the rest of the tree."""
         self.runner.keep(slot, path_A)

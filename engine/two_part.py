@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from engine.parts import Part
 from engine.runner import TreeRunner
 from engine.sharing import SharedRunner
 from engine.target import Scores, Target
@@ -33,6 +34,25 @@ class TwoPartTarget(Target):
         for slot, rows_N in self._shallow.run_all(trees).items():
             self._arrange(slot, rows_N)
         return super().score(trees)
+
+    def whole(self) -> Target:
+        """Two passes cost more than one, and the exit's logits come on top.
+
+        This target itself where one pass is not to be had: on a share of the model, or where its
+        packages are not compiled and those of the parts are.
+        """
+        runner, forward = self.runner, None
+        if self._shallow.loaded is not runner.loaded:
+            return self
+        if runner.run is not runner.eager:
+            from engine.compiled import at_hand, forward_for
+
+            if not at_hand(runner.loaded, runner.num_slots):
+                return self
+            forward = forward_for(runner.loaded, runner.num_slots, lambda *_: None)
+        whole = SharedRunner(runner, Part(), forward=forward)
+        whole.active_B[:] = runner.active_B
+        return Target(whole)
 
     def commit(self, slot: int, path_A: list[int]) -> None:
         super().commit(slot, path_A)

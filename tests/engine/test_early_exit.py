@@ -108,6 +108,25 @@ def test_an_exit_that_says_what_the_target_says_is_accepted_to_the_last_token(
         )
 
 
+@pytest.mark.parametrize("method", ["early-exit", "kangaroo"])
+def test_the_plain_step_of_the_live_estimate_is_one_pass_over_all_layers(method, monkeypatch):
+    target = deeper("llama")
+    engine = engine_for(method, {}, target, None)
+    expected, _ = decode_all(engine_for("autoregressive", {}, target, None), requests(1))
+    passes = []
+    forward = TreeRunner.forward
+
+    def noted(self, nodes):
+        passes.append(self.part.whole)
+        return forward(self, nodes)
+
+    monkeypatch.setattr(TreeRunner, "forward", noted)
+    assert engine.plain_step_ns(requests(3)[2], steps=3) > 0
+    assert passes == [True] * 5
+    done, _ = decode_all(engine, requests(1))
+    assert tokens_of(done) == tokens_of(expected), "the cache is as it was"
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_after_full_acceptance_the_adapter_lacks_no_token(batch):
     """An adapter that is the rest of its target goes on being right, whatever was accepted.
