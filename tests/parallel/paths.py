@@ -28,16 +28,17 @@ class PathRunner:
         self._paths: list[list[tuple[int, ...]]] = [[] for _ in range(num_slots)]
         self.passes: list[int] = []  # rows of each
 
-    def admit(self, slot: int, tokens: list[int]) -> None:
-        self._prefix[slot], self._paths[slot] = list(tokens), []
-        self.length_B[slot], self.count_B[slot] = len(tokens), 0
+    def admit_all(self, prefixes: dict[int, list[int]]) -> None:
+        for slot, tokens in prefixes.items():
+            self._prefix[slot], self._paths[slot] = list(tokens), []
+            self.length_B[slot], self.count_B[slot] = len(tokens), 0
 
     def extend(self, slot: int, tokens: list[int]) -> None:
         self._prefix[slot] += tokens
         self.length_B[slot] = len(self._prefix[slot])
 
     def release(self, slot: int) -> None:
-        self.admit(slot, [])
+        self.admit_all({slot: []})
 
     def forward(self, nodes: dict[int, Nodes]) -> NodeLogits:
         rows, first = [], {}
