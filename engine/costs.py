@@ -38,18 +38,16 @@ class PassCost:
     def at(self, context: int, most: int | None = None) -> np.ndarray:
         """Milliseconds of passes over 0, 1, 2, ..., `most` nodes at a context; index 0 is 0.
 
-        Beyond the most nodes measured, along the line through the last half of them.
+        Beyond the most nodes measured, along the line from half as many.
         """
         rows = np.asarray(self.ms_CS)
         ms = [float(np.interp(context, self.contexts_C, column)) for column in rows.T]
         last = self.nodes_S[-1]
         counts = np.arange((most or last) + 1)
-        rising = _rising(ms)
-        found = np.interp(counts, self.nodes_S, rising)
-        if len(counts) > last + 1:
-            half = len(rising) // 2
-            wide = max(last - self.nodes_S[half], 1)
-            slope = (rising[-1] - rising[half]) / wide if half < len(rising) - 1 else 0.0
+        found = np.interp(counts, self.nodes_S, _rising(ms))
+        if len(counts) > last + 1 and len(ms) > 1:
+            half = max(last // 2, self.nodes_S[0])
+            slope = (found[last] - found[half]) / max(last - half, 1)
             found[last + 1 :] += slope * (counts[last + 1 :] - last)
         found[0] = 0.0
         return found
@@ -93,6 +91,25 @@ class PairCost(NamedTuple):
     #: of several slots: what a target pass takes longer for each node by which the widest tree is
     #: wider than the others, since attention is padded to it; a column for one node
     wider: PassCost | None = None
+
+    def scoring(
+        self, context: int, *, slots: int, span: int, most: int
+    ) -> tuple[np.ndarray, float]:
+        """Milliseconds of a target pass over 0, 1, 2, ..., `most` drafted nodes, and the roots.
+
+        The batch has `slots`, the last one in use is at `span` - 1. No tree has more than one
+        drafted node; each by which the widest has more costs the second figure on top.
+
+        A slot costs what there is in it to look at, and a node beside the root hardly more than
+        its row. So what further nodes cost is read off where every slot is in use.
+        """
+        ms = self.target.at(context, slots + most)
+        further = ms[slots:] - ms[slots]
+        wider = float(self.wider.at(context, 1)[1]) if self.wider and slots > 1 else 0.0
+        # as they were measured, evenly over all slots, the trees grow wider too
+        even = np.maximum(-(-np.arange(most + 1) // slots), 1) - 1
+        further = np.maximum.accumulate(further - wider * even)
+        return ms[span] + further, wider * span / slots
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ _MANY = 24
 class Worth:
     """Of the trees of one step at one context. All times are milliseconds.
 
-    `target_ms` and `draft_ms` are pass times by nodes, index 0 unused. `active` requests are in the
-    batch: so many nodes are scored whatever is drafted, and nodes of all of them compete.
+    `scored_ms` are times of target passes by drafted nodes, 0 first; `draft_ms` of draft passes by
+    nodes, index 0 unused. `active` requests are in the batch, and nodes of all of them compete.
     `pass_ms`, `each_ms` and `rest_ms` are what comes on top per draft pass, per further request in
     it, and per step, plain and drafted; `draft_scale` and `later_scale` how many times slower the
     first draft pass of a step and each later one is by now; `wider_ms` what a target pass takes
@@ -34,7 +34,7 @@ class Worth:
 
     def __init__(
         self,
-        target_ms: Sequence[float],
+        scored_ms: Sequence[float],
         draft_ms: Sequence[float],
         *,
         most: int,
@@ -47,19 +47,19 @@ class Worth:
         wider_ms: float = 0.0,
         rate: float = 0.0,
     ) -> None:
-        self.target_ms = target_ms
+        self.scored_ms = scored_ms
         self._draft_ms, self._pass_ms, self._each_ms = draft_ms, pass_ms, each_ms
         self._active = active
         self._scales = (draft_scale, draft_scale if later_scale is None else later_scale)
-        self.plain_ms = target_ms[active] + rest_ms[0]
+        self.plain_ms = scored_ms[0] + rest_ms[0]
         self.rate = max(rate, active / self.plain_ms)
-        self._most = min(most, len(target_ms) - 1 - active)
+        self._most = min(most, len(scored_ms) - 1)
         #: what the widest tree costs for each of its nodes beyond a first, in tokens
         self.wider_ms, self.wider = wider_ms, self.rate * wider_ms
         #: what so many drafted nodes cost beside the draft passes, in tokens
         dearer = rest_ms[1] - rest_ms[0]
-        scored = target_ms[active + 1 : active + self._most + 1]
-        self._cost_N = [0.0] + [self.rate * (ms - target_ms[active] + dearer) for ms in scored]
+        scored = scored_ms[1 : self._most + 1]
+        self._cost_N = [0.0] + [self.rate * (ms - scored_ms[0] + dearer) for ms in scored]
         self._costs = np.asarray(self._cost_N)
         #: what a node costs where it costs least, in tokens: none of a smaller chance is scored
         counts = np.arange(1, len(self._cost_N))

@@ -9,7 +9,6 @@ import pytest
 
 from engine.calibration import PRIOR_WEIGHT, RANKS, Calibration, bin_of, kind_of
 from engine.costs import Known, PairCost, PassCost, Profile, _rising, measure
-from engine.depths import Depths
 from engine.drafters import auto
 from engine.pace import Pace
 from engine.sampling import Sampling
@@ -130,6 +129,8 @@ def test_costs_between_what_was_measured():
     assert cost.at(200)[4] == 2.5
     assert cost.at(10_000)[8] == 5.0
     assert cost.at(100, 12)[12] == pytest.approx(6.0), "on along the line"
+    crowded = PassCost((1, 4, 8, 16), (1,), ((1.0, 25.0, 40.0, 44.0),))
+    assert crowded.at(1, 32)[32] == pytest.approx(52.0), "of the larger half"
     assert PassCost.from_json(cost.as_json()) == cost
     assert len(cost.at(100, 4)) == 5
 
@@ -174,20 +175,20 @@ def test_sizes_are_measured_in_turn_and_the_runners_left_free(monkeypatch):
 
 @pytest.fixture
 def flat() -> list[float]:
-    """A target that scores 1 to 9 nodes in 10 ms."""
-    return [0.0, *[10.0] * 9, *[1000.0] * 8]
+    """A target that scores up to 8 drafted nodes in 10 ms."""
+    return [*[10.0] * 9, *[1000.0] * 8]
 
 
 def test_nodes_are_kept_while_they_are_worth_their_time(flat):
     cheap = [0.0, 0.1, 0.1]
     reach = [0.9, 0.8, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.01, 0.01]
     assert Worth(flat, cheap, most=16).best(reach)[1] == 8, "free up to the cliff, not over it"
-    steep = Worth([n * 10.0 for n in range(18)], cheap, most=16)
+    steep = Worth([n * 10.0 for n in range(1, 18)], cheap, most=16)
     assert steep.best([0.3, 0.2]) == (0.0, 0), "a node costs as much as a token"
 
 
 def test_time_is_dearer_where_tokens_come_faster():
-    target = [0.0, *(10.0 + n for n in range(17))]
+    target = [10.0 + n for n in range(17)]
     reach = [0.5, 0.2, 0.12, 0.08]
     slow = Worth(target, [0.0, 1.0], most=16)
     fast = Worth(target, [0.0, 1.0], most=16, rate=0.25)
@@ -208,7 +209,7 @@ def test_a_pass_is_made_only_where_it_pays(flat):
 
 def test_a_chain_may_pay_where_its_first_node_does_not():
     """Two nodes cost more than one pass is worth; eight cost no more than two."""
-    step = [0.0, 10.0, *[17.0] * 15]
+    step = [10.0, *[17.0] * 15]
     worth = Worth(step, [0.0, 0.5, 0.5], most=15)
     assert worth.width([], [0.68], levels=1) == 0
     assert worth.width([], [0.68], levels=4) == 1
@@ -218,7 +219,7 @@ def test_a_chain_may_pay_where_its_first_node_does_not():
 
 def test_a_draft_as_dear_as_its_target_can_never_pay():
     same = [10.0 + n for n in range(18)]
-    worth = Worth([0.0, *same], [0.0, *same], most=16)
+    worth = Worth(same, [0.0, *same], most=16)
     assert not worth.could_pay(16)
     assert not worth.probe_pays(10**6, 4, share=0.01)
     assert worth.width([], [1.0], levels=16) == 0
@@ -409,7 +410,6 @@ def stepped(monkeypatch, target_cost: PassCost, *, batch: int, noise: float = 0.
     """Steps of requests that came together under these costs, draft passes being cheap."""
     target = tiny()
     with_costs(monkeypatch, target_cost, constant(0.5))
-    monkeypatch.setattr(auto, "Depths", lambda most: Depths(0))  # as deep as the bids say
     engine = engine_for("dynamic-tree", AUTO, target, near(target, noise=noise), batch=batch)
     for request in requests(batch, max_new_tokens=40):
         engine.add(request)
@@ -541,6 +541,44 @@ def test_costs_of_a_batch_are_by_the_nodes_of_all(monkeypatch):
     assert not any(runner.active_B.any() for runner in runners)
 
 
+def test_a_further_slot_costs_more_than_a_further_node():
+    """8 ms by the slot and 0.5 by the row, measured over four slots, one row each at first."""
+    nodes = (1, 2, 3, 4, 8, 12)
+    target = PassCost(nodes, (1,), (tuple(8.0 * min(n, 4) + 0.5 * n for n in nodes),))
+    for span in (1, 2, 4):
+        found, wider = PairCost(target, constant(1.0)).scoring(1, slots=4, span=span, most=12)
+        assert found == pytest.approx([8.5 * span + 0.5 * n for n in range(13)])
+        assert wider == 0.0
+
+
+def test_as_trees_grow_together_so_does_the_widest():
+    """4 ms by the drafted node of the widest tree is told apart from what the nodes cost."""
+    nodes = tuple(range(1, 17))
+    even = [max(-(-n // 4) - 1, 1) for n in nodes]
+    target = PassCost(
+        nodes, (1,), (tuple(10.0 + 0.5 * n + 4.0 * w for n, w in zip(nodes, even, strict=True)),)
+    )
+    costs = PairCost(target, constant(1.0), PassCost((1,), (1,), ((4.0,),)))
+    found, wider = costs.scoring(1, slots=4, span=4, most=12)
+    assert found == pytest.approx([16.0 + 0.5 * n for n in range(13)])
+    assert wider == pytest.approx(4.0)
+    assert costs.scoring(1, slots=4, span=2, most=12)[1] == pytest.approx(2.0)
+    assert costs.scoring(1, slots=1, span=1, most=12)[1] == 0.0, "one tree is measured as it grows"
+
+
+def test_in_a_batch_that_is_not_full_nodes_cost_no_slots(monkeypatch):
+    """Slots are dear and nodes are not: two requests in a batch for eight draft all the same."""
+    nodes = tuple(range(1, 65))
+    target_cost = PassCost(nodes, (1,), (tuple(50.0 * min(n, 8) + 0.1 * n for n in nodes),))
+    target = tiny()
+    with_costs(monkeypatch, target_cost, constant(0.5))
+    engine = engine_for("dynamic-tree", AUTO, target, near(target), batch=8)
+    for request in requests(2, max_new_tokens=40):
+        engine.add(request)
+    drafted = [step.tree.num_drafted for _ in range(10) for step in engine.step().steps]
+    assert sum(drafted) > 2 * len(drafted)
+
+
 def test_the_widest_tree_is_paid_for_by_all(monkeypatch):
     """Where width is dear, the same nodes are spread over the requests."""
     widest = {}
@@ -548,7 +586,6 @@ def test_the_widest_tree_is_paid_for_by_all(monkeypatch):
         target = tiny()
         costs = PairCost(linear(50.0, 0.5), constant(0.5), constant(ms))
         monkeypatch.setattr(auto, "measure", lambda *runners, costs=costs, **how: costs)
-        monkeypatch.setattr(auto, "Depths", lambda most: Depths(0))
         engine = engine_for("dynamic-tree", AUTO, target, near(target), batch=4)
         for request in requests(4, max_new_tokens=60):
             engine.add(request)
@@ -556,31 +593,6 @@ def test_the_widest_tree_is_paid_for_by_all(monkeypatch):
         widest[ms] = max([tree.num_drafted for tree in trees])
         assert any(tree.num_drafted for tree in trees)
     assert widest[40.0] < 0.7 * widest[1e-6]
-
-
-def test_depths_take_turns_and_the_best_is_kept():
-    depths = Depths(6)
-    seen = []
-    for _ in range(2000):
-        depths.drafted(10.0)
-        seen.append(depths.now)
-        depths.took({1: 9.0, 2: 8.0, 3: 9.5, 6: 11.0}[depths.now])
-    assert set(seen[:64]) == {1, 2, 3, 6}
-    assert seen[500:].count(2) > 0.8 * len(seen[500:])
-    assert {1, 3, 6} <= set(seen[500:]), "the others are tried again"
-    for _ in range(2000):  # the text changes
-        depths.drafted(10.0)
-        seen.append(depths.now)
-        depths.took({1: 9.0, 2: 12.0, 3: 9.5, 6: 7.0}[depths.now])
-    assert seen[-500:].count(6) > 0.8 * 500
-
-
-@pytest.mark.parametrize("most", [0, 1])
-def test_where_there_is_one_depth_nothing_is_tried(most):
-    depths = Depths(most)
-    depths.drafted(3.0)
-    depths.took(1.0)
-    assert depths.now == 0
 
 
 def test_drafting_that_finds_nothing_worth_scoring_ends(monkeypatch):

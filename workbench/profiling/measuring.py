@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: draft passes are over the frontier of a tree, which is narrower than the tree
 _DRAFT_SHARE = 2
+#: rows of each request up to which a batch is measured at least
+_ROWS_EACH = 3
 
 
 class Extent(NamedTuple):
@@ -69,7 +71,8 @@ def measure_pair(
         on_progress=on_progress,
     )
     forwards, mode = forwards_for([(one, Part()) for one in models], config)
-    nodes = (extent.batch - 1 + extent.nodes, max(2 * extent.batch, extent.nodes // _DRAFT_SHARE))
+    most = max(extent.batch - 1 + extent.nodes, _ROWS_EACH * extent.batch)
+    nodes = (most, max(2 * extent.batch, extent.nodes // _DRAFT_SHARE))
     room = _room(models, extent)
     target, draft = (
         TreeRunner(loaded, num_slots=extent.batch, capacity=room, max_tree=most, forward=forward)
