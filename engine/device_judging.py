@@ -174,10 +174,10 @@ class DeviceJudge:
             laws += own
         if not laws:
             return nothing, nothing
-        table = torch.from_numpy(np.stack(laws))
+        laws_RV = torch.from_numpy(np.stack(laws))
         if device.type == "cuda":
-            table = table.pin_memory()
-        return nothing, table.to(device, non_blocking=True)
+            laws_RV = laws_RV.pin_memory()
+        return nothing, laws_RV.to(device, non_blocking=True)
 
     def _check(
         self,

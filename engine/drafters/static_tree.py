@@ -10,7 +10,7 @@ from engine.drafters.base import Drafter, DrafterContext, Method
 from engine.drafters.common import ModelBased
 from engine.drafters.model_drafter import ModelDrafter, Policy
 from engine.errors import UserError
-from engine.growth import Chooser, Growth
+from engine.growth import Candidates, Chooser, Growth
 from engine.options import option
 from engine.shapes import Shape, from_expansion, from_paths, optimal, parse_acceptance
 from engine.tree import Children
@@ -88,7 +88,7 @@ def grow(plan: _Plan, growth: Growth, chooser: Chooser, max_depth: int) -> Polic
             chosen = chooser.choose(growth, number[parent], row, wanted)
             if not sampled and wanted > len(ranks):  # paths that skip a rank
                 there = np.asarray([rank for rank in ranks if rank < len(chosen[0])], np.int64)
-                chosen = (chosen[0][there], chosen[1][there], chosen[2][there])
+                chosen = Candidates(*(column_K[there] for column_K in chosen))
             added = growth.add_children(number[parent], *chosen)
             if not sampled:
                 for node, rank in zip(added, ranks, strict=False):
