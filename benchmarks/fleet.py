@@ -125,8 +125,9 @@ def measure(path: Path) -> None:
     waiting = [Request(at, "", tuple(tokens), 96) for at, tokens in enumerate(ids)]
     steps = []
     while waiting or engine.busy:
-        while waiting and engine.has_room:
-            engine.add(waiting.pop())
+        now = [waiting.pop() for _ in range(min(len(waiting), engine.num_free))]
+        if now:
+            engine.add(*now)
         steps += engine.step().steps
     path.parent.mkdir(exist_ok=True)
     MeasuredSteps.from_steps(steps).save(path)

@@ -135,8 +135,7 @@ def engine_of(
 def decode(arm: Arm, requests: list[Request], script: dict[int, list[int]]) -> None:
     """All requests at once; the time between the end of prefill and the last token counts."""
     engine, records, steps = arm.engine, [], []
-    for request in requests:
-        engine.add(request)
+    engine.add(*requests)
     start = perf_counter()
     while engine.busy:
         output = engine.step()

@@ -112,7 +112,7 @@ class SetAcceptance:
         """With the root."""
         return self._shape.num_nodes
 
-    def admit(self, sequence: Sequence) -> None:
+    def admit(self, *sequences: Sequence) -> None:
         """Nothing is kept."""
 
     def observe(

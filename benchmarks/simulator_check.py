@@ -177,7 +177,7 @@ def check(
     """One method: measured and simulated figures of the same arrivals, and their ratios."""
     waved = waves(METHODS[name], pair, prompts, arguments, waves_of=2 if arguments.quick else 4)
     context = float(np.mean([step.position for step in waved.steps]))
-    around = fit(passes, waved.ticks, waved.finished, context=context, draft_rows=rows_of(name))
+    around = fit(passes, waved.ticks, waved.arrivals, context=context, draft_rows=rows_of(name))
     costs = MeasuredCosts(passes, around)
     # its own steps where it drafts in one way, wide ones where it chooses
     steps = MeasuredSteps.from_steps(waved.steps) if name == "dynamic" else wide

@@ -208,7 +208,7 @@ def slots_left(scheduler: Scheduler) -> dict[str, int]:
     (pair,) = scheduler._pairs.values()
     engine: Any = pair.decoder
     number = len(engine._slots)
-    while engine.has_room:
+    while engine.num_free:
         engine.add(Request(10_000_000, "", (1, 2, 3), 4))
     return {"in_use": in_use, "waiting": waiting, "all": number, "usable": len(engine.cancel())}
 

@@ -1,4 +1,6 @@
-"""Stage times of a step: by the wall clock on a CPU, by events in the device's own stream on a GPU.
+"""Times of work: of requests that share it, and of a step's stages.
+
+Stages are timed by the wall clock on a CPU, by events in the device's own stream on a GPU.
 
 Waiting for a GPU after every stage would take away what it gains by running behind the host. Events
 cost a microsecond each and are read once, when the step is over.
@@ -6,11 +8,24 @@ cost a microsecond each and are read once, when the step is over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any, Protocol
 
+import numpy as np
+
 from engine.records import StageTimes
+
+
+def shared_out(begin_ns: int, end_ns: int, sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """A stretch of time spent on several things at once, as one for each behind the other, by size.
+
+    So their times add up to what passed, and a rate per size is that of all.
+    """
+    ends = begin_ns + (end_ns - begin_ns) * np.cumsum(sizes) // max(sum(sizes), 1)
+    marks = [begin_ns, *map(int, ends)]
+    return list(pairwise(marks))
 
 
 class Clock(Protocol):

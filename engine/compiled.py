@@ -30,6 +30,7 @@ from engine.models import DTYPES, LoadedModel, load_model
 from engine.packing import Packing, can_pack
 from engine.parts import Inside, Part, Sublayer
 from engine.paths import cache_folder
+from engine.room import kv_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -237,8 +238,6 @@ def _example(
 
 
 def _kv_shapes(loaded: LoadedModel, part: Part) -> list[tuple[int, int, int]]:
-    from engine.runner import kv_shapes
-
     return [*kv_shapes(loaded), *(part.graft.kv_shapes if part.graft is not None else ())]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from engine.clock import clock_for
+from engine.clock import clock_for, shared_out
 from engine.drafters.base import Drafter, Sequence
 from engine.errors import UserError
 from engine.growth import Noise
@@ -33,7 +33,7 @@ class Active:
 
     request: Request
     sequence: Sequence
-    prefill_ns: int
+    prefill_ns: int  # its share, by tokens, where prompts were read together
     started_ns: int
     emitted: list[int] = field(default_factory=list)  # kept tokens so far
     num_steps: int = 0
@@ -87,31 +87,43 @@ class Engine:
     # -- requests ------------------------------------------------------------------------------
 
     @property
-    def has_room(self) -> bool:
-        return None in self._slots
+    def num_free(self) -> int:
+        return self._slots.count(None)
 
     @property
     def busy(self) -> bool:
         return any(self._slots)
 
-    def add(self, request: Request) -> None:
-        """Prefill a request into a free slot. Raises UserError for a prompt that cannot run."""
-        limit = self.check(request)
-        slot = self._slots.index(None)
+    def add(self, *requests: Request) -> None:
+        """Prefill requests into free slots, the lowest ones first, together.
+
+        Raises UserError for a prompt that cannot run. Where anything fails none of them is added.
+        """
+        free = [slot for slot, active in enumerate(self._slots) if active is None]
+        sequences = [
+            self._sequence(slot, request) for slot, request in zip(free, requests, strict=False)
+        ]
+        assert len(sequences) == len(requests), "more requests than free slots"
         start = perf_counter_ns()
-        noise = Noise(self._sampling, request=request.index, vocab_size=self._loaded.vocab_size)
-        sequence = Sequence(slot, list(request.prompt_ids), limit, noise)
         try:
-            self._target.admit(slot, sequence.tokens)
-            self._drafter.admit(sequence)
+            self._target.admit({s.slot: s.tokens for s in sequences})
+            self._drafter.admit(*sequences)
             self._synchronize()
-        except BaseException:  # out of memory, say: the slot is as free as it was
-            self._target.release(slot)
-            with suppress(KeyError):  # a drafter that did not get so far
-                self._drafter.release(slot)
+        except BaseException:  # out of memory, say: the slots are as free as they were
+            for sequence in sequences:
+                self._target.release(sequence.slot)
+                with suppress(KeyError):  # a drafter that did not get so far
+                    self._drafter.release(sequence.slot)
             raise
         now = perf_counter_ns()
-        self._slots[slot] = Active(request, sequence, prefill_ns=now - start, started_ns=now)
+        spans = shared_out(start, now, [len(request.prompt_ids) for request in requests])
+        for request, sequence, (begin, end) in zip(requests, sequences, spans, strict=True):
+            active = Active(request, sequence, prefill_ns=end - begin, started_ns=now)
+            self._slots[sequence.slot] = active
+
+    def _sequence(self, slot: int, request: Request) -> Sequence:
+        noise = Noise(self._sampling, request=request.index, vocab_size=self._loaded.vocab_size)
+        return Sequence(slot, list(request.prompt_ids), self.check(request), noise)
 
     def check(self, request: Request) -> int:
         """The number of tokens the request may emit. Raises UserError where it could never run."""
@@ -311,7 +323,7 @@ class Engine:
         """Median time of a plain target pass behind this prompt, for the live estimate."""
         self.check(request)
         assert not self.busy, "measure before requests are under way"
-        self._target.admit(0, list(request.prompt_ids))
+        self._target.admit({0: list(request.prompt_ids)})
         target, times = self._target.whole(), []
         for _ in range(steps + 2):  # two of them warm up
             start = perf_counter_ns()

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from engine.packing import Packing, attention, packed
+from engine.packing import Chains, Packing, attention, packed
 from engine.parts import Attend, Inside, Part, telling
 
 _WHOLE = Part()
@@ -29,11 +29,13 @@ class RowCache(Cache):
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
         rows_BN: torch.Tensor,
-        mask: torch.Tensor,  # (B, 1, N, L): says how many slots and rows are read
+        *,
+        slots: int,  # that are read, from the first one
+        cols: int,
     ) -> None:
         self.keys, self.values = keys, values
         self.rows_BN = rows_BN
-        self.slots, self.cols = mask.shape[0], mask.shape[-1]
+        self.slots, self.cols = slots, cols
         self.layers: list[Any] = []
 
     def update(
@@ -143,7 +145,7 @@ class HFStep(nn.Module):
         masks: list[torch.Tensor],
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
-        packing: tuple[torch.Tensor, torch.Tensor] | None = None,
+        packing: tuple[torch.Tensor, torch.Tensor] | Chains | None = None,
         logits_to_keep: int = 0,
         states: list[torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,9 +153,12 @@ class HFStep(nn.Module):
         if self.windowed_dict:
             mask = {"full_attention": masks[0], "sliding_attention": masks[1]}
         extra = {"logits_to_keep": logits_to_keep} if logits_to_keep else {}
-        cache = RowCache(keys, values, rows_BN, masks[0])
-        # export knows plain tuples only
-        pack = None if packing is None else Packing(*packing)
+        pack: Packing | Chains | None
+        if isinstance(packing, Chains):
+            slots, pack = len(keys[0]), packing
+        else:  # export knows plain tuples only
+            slots, pack = masks[0].shape[0], None if packing is None else Packing(*packing)
+        cache = RowCache(keys, values, rows_BN, slots=slots, cols=masks[0].shape[-1])
         with packed(self.model, pack), self._telling(positions_BN, cache, masks[0], pack, states):
             logits = self.model(
                 input_ids=ids_BN,
@@ -170,7 +175,7 @@ class HFStep(nn.Module):
         positions_BN: torch.Tensor,
         cache: RowCache,
         mask: torch.Tensor,
-        packing: Packing | None,
+        packing: Packing | Chains | None,
         states: list[torch.Tensor] | None,
     ) -> AbstractContextManager[None]:
         """Tell the modules of a part what they need of this pass."""
@@ -214,7 +219,7 @@ class EagerForward:
         masks: list[torch.Tensor],
         keys: list[torch.Tensor],
         values: list[torch.Tensor],
-        packing: Packing | None = None,
+        packing: Packing | Chains | None = None,
         logits_to_keep: int = 0,
         *,
         states: list[torch.Tensor] | None = None,

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from cuda_ext.gather import as_words, gather_rows
+from cuda_ext.gather import gather_rows
 from cuda_ext.mask import fill_tree_inputs
 from engine.errors import DecodeError
-from engine.forward import EagerForward, Forward, ShapeProbe
+from engine.forward import EagerForward, Forward
 from engine.models import DTYPES, LoadedModel
 from engine.packing import Packing, can_pack, pack
-from engine.parts import Inside, Part, Uses
+from engine.parts import Part, Uses
+from engine.pass_inputs import Buffers, additive, chain_inputs, reads, whole_inputs
+from engine.room import Room
 
-PREFILL_CHUNK = 512
 #: masks are cut to multiples of this, so that compiled kernels run over whole vectors
 COLUMN_STEP = 16
 _NOTHING = Uses()
@@ -58,7 +58,7 @@ class TreeRunner:
     With `use_cache=False` every pass runs the whole prefix again: it shows what caching buys.
 
     `uses` says what a method takes from the model's inside: hidden states at its points are kept
-    in `states`, a row per token as keys and values are; passes run its `target` part, and `admit`
+    in `states`, a row per token as keys and values are; passes run its `target` part, and prefills
     all layers whatever the part. With a `forward`, it runs that part.
     """
 
@@ -89,14 +89,10 @@ class TreeRunner:
         self._device = torch.device(loaded.device)
         #: the inputs' own memory serves as it is
         self._plain_cpu = self._dtype is torch.float32 and self._device.type == "cpu"
-        #: all layers as one tensor (2 x layers, slots, rows, features), where they are alike
-        self._all_layers: torch.Tensor | None = None
-        #: hidden states kept at each point, (slots, rows, D)
-        self.states: dict[int, torch.Tensor] = {}
-        self.keys, self.values = self._allocate()
+        self.room = self._make_room()
+        self.keys, self.values, self.states = self.room.whole
         #: keys and values that the part runs over: a graft's, the last ones, are the draft's alone
         self._own = slice(len(self.keys) - len(uses.kv_shapes))
-        self._one: dict[int, _SlotViews] = {}
         self.length_B = np.zeros(num_slots, np.int32)
         self.count_B = np.zeros(num_slots, np.int32)
         self.active_B = np.zeros(num_slots, bool)
@@ -106,7 +102,7 @@ class TreeRunner:
         rows = max_tree + 1
         self._depth_BT = np.zeros((num_slots, rows), np.int32)
         self._ancestors_BTT = np.zeros((num_slots, rows, rows), np.uint8)
-        self._buffers: dict[tuple[int, int], _Buffers] = {}
+        self._buffers: dict[tuple[int, int], Buffers] = {}
         #: slots whose accepted rows the verifier's kernel has moved in the cache
         self.rows_moved: set[int] = set()
         if num_slots > 1 and use_cache and can_pack(loaded.attention):
@@ -135,53 +131,40 @@ class TreeRunner:
             )
         return _packs[model]
 
-    def _allocate(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Zeros: NaN in a masked row would leak through 0 * NaN. One block, a view per layer."""
-        shapes = [*kv_shapes(self.loaded), *self.uses.kv_shapes]
-        if self.uses.points:
-            size = Inside.of(self.loaded.model).hidden_size
-            shape = (self.num_slots, self.rows_per_slot, size)
-            for point in self.uses.points:
-                self.states[point] = torch.zeros(shape, dtype=self._dtype, device=self._device)
-        total = sum(heads * (k + v) for heads, k, v in shapes)
-        rows = self.num_slots * self.rows_per_slot
-        block = torch.zeros(rows * total, dtype=self._dtype, device=self._device)
-        if len(set(shapes)) == 1 and shapes[0][1] == shapes[0][2]:
-            heads, dim, _ = shapes[0]
-            self._all_layers = block.view(2 * len(shapes), self.num_slots, -1, heads * dim)
-        keys: list[torch.Tensor] = []
-        values: list[torch.Tensor] = []
-        at = 0
-        for heads, key_dim, value_dim in shapes:
-            for store, dim in ((keys, key_dim), (values, value_dim)):
-                size = rows * heads * dim
-                store.append(
-                    block[at : at + size].view(self.num_slots, self.rows_per_slot, heads, dim)
-                )
-                at += size
-        return keys, values
+    def _make_room(self) -> Room:
+        return Room(
+            self.loaded,
+            num_slots=self.num_slots,
+            rows_per_slot=self.rows_per_slot,
+            points=self.uses.points,
+            more=self.uses.kv_shapes,
+        )
 
     # -- slots ---------------------------------------------------------------------------------
 
     def admit(self, slot: int, tokens_P: list[int]) -> None:
         """Fill a free slot with a prefix (P may be 0)."""
-        assert not self.active_B[slot], f"slot {slot} is taken"
-        self.active_B[slot] = True
-        self.length_B[slot] = self.count_B[slot] = 0
-        self._history[slot] = []
-        self._clear_tree(slot)
+        self.admit_all({slot: tokens_P})
+
+    def admit_all(self, prefixes: dict[int, list[int]]) -> None:
+        """Fill free slots with prefixes, which run together where the model can be packed."""
+        for slot in prefixes:
+            assert not self.active_B[slot], f"slot {slot} is taken"
+            self.active_B[slot] = True
+            self.length_B[slot] = 0
+            self._history[slot] = []
+            self._clear_tree(slot)
         if self.use_cache or self.states:
-            for at in range(0, len(tokens_P), PREFILL_CHUNK):
-                self._prefill(slot, tokens_P[at : at + PREFILL_CHUNK])
-        self._history[slot] = list(tokens_P)
-        self.length_B[slot] = len(tokens_P)
+            self._read(prefixes)
+        for slot, tokens in prefixes.items():
+            self._history[slot] = list(tokens)
+            self.length_B[slot] = len(tokens)
 
     def extend(self, slot: int, tokens: list[int]) -> None:
         """Commit tokens behind the prefix without a tree."""
         assert not self.count_B[slot], "a tree is under way"
         if self.use_cache:
-            for at in range(0, len(tokens), PREFILL_CHUNK):
-                self._prefill(slot, tokens[at : at + PREFILL_CHUNK])
+            self._read({slot: tokens})
         else:
             self.length_B[slot] += len(tokens)
         self._history[slot].extend(tokens)
@@ -204,28 +187,42 @@ class TreeRunner:
         self._tree_tokens[slot] = []
         self._tree_parents[slot] = []
 
-    def _prefill(self, slot: int, tokens: list[int]) -> None:
-        """Eager, one slot, a causal chain behind what the slot holds."""
-        start, num = int(self.length_B[slot]), len(tokens)
-        cols = start + num
-        positions = torch.arange(start, cols, device=self._device)
-        at = torch.arange(cols, device=self._device)
-        distance = positions[:, None] - at[None, :]
-        masks = [distance >= 0]
-        if self.loaded.window:
-            masks.append((distance >= 0) & (distance < self.loaded.window))
-        views = self._slot(slot)
-        self._prefilling(
-            torch.tensor([tokens], device=self._device),
-            positions[None],
-            positions[None],  # rows of this slot's own view
-            [_additive(mask, self._dtype)[None, None] for mask in masks],
-            views.keys,
-            views.values,
-            logits_to_keep=1,
-            states=views.of(self._prefilling.step.points),
+    def _read(self, prefixes: dict[int, list[int]]) -> None:
+        """Run prefixes behind what their slots hold, a bounded number of tokens at a time."""
+        for new in reads(prefixes):
+            if self.eager.packs:
+                self._prefill(new)
+            else:
+                for slot, tokens in new.items():
+                    self._prefill({slot: tokens})
+
+    def _prefill(self, new: dict[int, list[int]]) -> None:
+        """Eager: a causal chain behind what each slot holds, side by side where they are several.
+
+        Attention costs what it costs each slot alone, and matrix products run over all tokens.
+        """
+        given = chain_inputs(
+            new,
+            {slot: int(self.length_B[slot]) for slot in new},
+            window=self.loaded.window,
+            dtype=self._dtype,
+            device=self._device,
         )
-        self.length_B[slot] += num
+        alone = len(new) == 1
+        kept = self.room.of_slot(next(iter(new))) if alone else self.room.whole
+        self._prefilling(
+            given.ids_1M,
+            given.positions_1M,
+            given.rows_1M if alone else given.chains.flat(given.rows_1M, self.rows_per_slot),
+            given.masks,
+            kept.keys,
+            kept.values,
+            None if alone else given.chains,
+            logits_to_keep=1,
+            states=kept.of(self._prefilling.step.points),
+        )
+        for slot, tokens in new.items():
+            self.length_B[slot] += len(tokens)
 
     # -- one pass ------------------------------------------------------------------------------
 
@@ -285,22 +282,11 @@ class TreeRunner:
             masks = [mask.to(self._device, self._dtype, non_blocking=True) for mask in masks]
             if packing is not None:
                 packing = Packing(*(t.to(self._device, non_blocking=True) for t in packing))
-        views = self._slot(base) if alone else _SlotViews(self.keys, self.values, self.states)
-        told = {"states": views.of(self.part.points)} if self.part.points else {}
-        keys, values = views.keys[self._own], views.values[self._own]
+        kept = self.room.of_slot(base) if alone else self.room.whole
+        told = {"states": kept.of(self.part.points)} if self.part.points else {}
+        keys, values = kept.keys[self._own], kept.values[self._own]
         found = self.run(ids, positions, rows, masks, keys, values, packing, **told)
         return NodeLogits(found.logits_BNV.flatten(0, 1), found.log_norm_BN.flatten(), first)
-
-    def _slot(self, slot: int) -> _SlotViews:
-        """What is kept of one slot."""
-        if slot not in self._one:
-            one = slice(slot, slot + 1)
-            self._one[slot] = _SlotViews(
-                [kv[one] for kv in self.keys],
-                [kv[one] for kv in self.values],
-                {point: kept[one] for point, kept in self.states.items()},
-            )
-        return self._one[slot]
 
     def _recompute(self, nodes: dict[int, Nodes]) -> NodeLogits:
         """The same pass with prefix and tree run from nothing, a slot at a time, eagerly."""
@@ -308,28 +294,17 @@ class TreeRunner:
         first: dict[int, int] = {}
         rows = 0
         for slot, new in nodes.items():
-            views = self._slot(slot)
             tokens = self._history[slot] + self._tree_tokens[slot]
-            prefix, total = len(self._history[slot]), len(tokens)
-            allowed = np.tril(np.ones((total, total), bool))
-            depth = np.arange(total)
-            for row, parent in enumerate(self._tree_parents[slot]):
-                node, above = prefix + row, prefix + parent if parent >= 0 else prefix - 1
-                allowed[node] = allowed[above] if above >= 0 else False
-                allowed[node, node] = True
-                depth[node] = depth[above] + 1 if above >= 0 else 0
-            masks = [torch.from_numpy(allowed)]
-            if self.loaded.window:
-                near = depth[:, None] - depth[None, :] < self.loaded.window
-                masks.append(torch.from_numpy(allowed & near))
+            depth, masks = whole_inputs(tokens, self._tree_parents[slot], window=self.loaded.window)
+            kept = self.room.of_slot(slot)
             logits, log_norm = self.eager(
                 torch.tensor([tokens], device=self._device),
-                torch.from_numpy(depth)[None].to(self._device),
-                torch.arange(total, device=self._device)[None],
-                [_additive(m.to(self._device), self._dtype)[None, None] for m in masks],
-                views.keys,
-                views.values,
-                states=views.of(self.part.points),
+                depth[None].to(self._device),
+                torch.arange(len(tokens), device=self._device)[None],
+                [additive(m.to(self._device), self._dtype)[None, None] for m in masks],
+                kept.keys,
+                kept.values,
+                states=kept.of(self.part.points),
             )
             count = len(new.tokens_N)
             parts.append((logits[0, -count:], log_norm[0, -count:]))
@@ -353,101 +328,16 @@ class TreeRunner:
         self.length_B[slot] = start + num
         self._clear_tree(slot)
 
-    @cached_property
+    @property
     def words(self) -> list[torch.Tensor]:
-        """Keys, values and states as whole numbers (layers, slots, rows, words), as they are moved.
+        """Keys, values and states as whole numbers, as they are moved (`Room.words`)."""
+        return self.room.words
 
-        One tensor for keys and values where all layers are alike, else one for each.
-        """
-        states = [as_words(kept[None]) for kept in self.states.values()]
-        if self._all_layers is not None:
-            return [as_words(self._all_layers), *states]
-        return [as_words(kv.flatten(2)[None]) for kv in (*self.keys, *self.values)] + states
-
-    def _buffers_for(self, num_slots: int, num_nodes: int) -> _Buffers:
+    def _buffers_for(self, num_slots: int, num_nodes: int) -> Buffers:
         key = (num_slots, num_nodes)
         if key not in self._buffers:
-            self._buffers[key] = _Buffers(num_slots, num_nodes, self.rows_per_slot)
+            self._buffers[key] = Buffers(num_slots, num_nodes, self.rows_per_slot)
         return self._buffers[key]
-
-
-class _SlotViews(NamedTuple):
-    """Keys, values (slots, rows, heads, dim) and states (slots, rows, D) of one slot or of all."""
-
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    states: dict[int, torch.Tensor]
-
-    def of(self, points: tuple[int, ...]) -> list[torch.Tensor]:
-        return [self.states[point] for point in points]
-
-
-class _Buffers:
-    """Persistent inputs of one envelope: NumPy views fill what torch reads, nothing is copied."""
-
-    def __init__(self, num_slots: int, num_nodes: int, max_cols: int) -> None:
-        shape = (num_slots, num_nodes)
-        self.ids = torch.zeros(shape, dtype=torch.int64)
-        self.positions = torch.zeros(shape, dtype=torch.int64)
-        self.rows = torch.zeros(shape, dtype=torch.int64)
-        self.ids_np, self.positions_np = self.ids.numpy(), self.positions.numpy()
-        self.rows_np = self.rows.numpy()
-        self.tokens_BN = np.zeros(shape, np.int64)
-        self.parents_BN = np.zeros(shape, np.int32)
-        self.num_new_B = np.zeros(num_slots, np.int32)
-        self._shape = shape
-        self._flat = torch.zeros(2, num_slots * num_nodes * max_cols)
-        self._views: dict[tuple[int, int], tuple[list[np.ndarray], list[torch.Tensor]]] = {}
-
-    def take(self, nodes: dict[int, Nodes]) -> None:
-        """Tokens and parents of a pass, by row of the batch."""
-        self.num_new_B[:] = 0
-        for b, new in nodes.items():
-            count = len(new.tokens_N)
-            self.num_new_B[b] = count
-            self.tokens_BN[b, :count] = new.tokens_N
-            self.parents_BN[b, :count] = new.parents_N
-
-    def masks(self, cols: int, kinds: int) -> tuple[list[np.ndarray], list[torch.Tensor]]:
-        """Contiguous (B, N, cols) arrays and the (B, 1, N, cols) tensors over the same memory."""
-        key = (cols, kinds)
-        if key not in self._views:
-            size = self._shape[0] * self._shape[1] * cols
-            tensors = [
-                self._flat[kind, :size].view(self._shape[0], 1, self._shape[1], cols)
-                for kind in range(kinds)
-            ]
-            self._views[key] = ([t[:, 0].numpy() for t in tensors], tensors)
-        return self._views[key]
-
-
-def _additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
-        ~allowed, -torch.inf
-    )
-
-
-def kv_shapes(loaded: LoadedModel) -> list[tuple[int, int, int]]:
-    """(heads, key dim, value dim) of every layer, read off one eager pass over one token.
-
-    Configurations name these in a dozen ways; what the model writes is beyond doubt.
-    """
-    probe = ShapeProbe()
-    device = torch.device(loaded.device)
-    one = torch.zeros(1, 1, dtype=torch.long, device=device)
-    mask = torch.zeros(1, 1, 1, 1, dtype=DTYPES[loaded.dtype], device=device)
-    masks: object = mask
-    if loaded.windowed_dict:
-        masks = {"full_attention": mask, "sliding_attention": mask}
-    with torch.inference_mode():
-        loaded.model(
-            input_ids=one,
-            position_ids=one,
-            attention_mask=masks,
-            past_key_values=probe,
-            use_cache=True,
-        )
-    return [probe.shapes[layer] for layer in range(len(probe.shapes))]
 
 
 def check_finite(log_norm_N: np.ndarray, loaded: LoadedModel) -> None:

@@ -11,7 +11,8 @@ import torch
 
 from engine.forward import Forward
 from engine.parts import Part, Uses
-from engine.runner import PREFILL_CHUNK, Nodes, TreeRunner
+from engine.room import Room
+from engine.runner import Nodes, TreeRunner
 from engine.tree import TokenTree
 
 
@@ -37,21 +38,20 @@ class SharedRunner(TreeRunner):
         #: tree row of every node of a slot's last tree, -1: it never ran; told by the drafter
         self.node_rows: dict[int, list[int]] = {}
 
-    def _allocate(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def _make_room(self) -> Room:
         self.rows_per_slot = self._owner.rows_per_slot
-        self.states = self._owner.states
-        return self._owner.keys, self._owner.values
+        return self._owner.room
 
-    def admit(self, slot: int, tokens_P: list[int]) -> None:
-        """The owner has run the prefix; a graft has keys and values of its own to fill."""
-        self.active_B[slot] = True
-        self._clear_tree(slot)
+    def admit_all(self, prefixes: dict[int, list[int]]) -> None:
+        """The owner has run the prefixes; a graft has keys and values of its own to fill."""
+        for slot in prefixes:
+            self.active_B[slot] = True
+            self._clear_tree(slot)
         if self.part.graft is None or not self.use_cache:
             return
-        length = int(self.length_B[slot])
-        self.length_B[slot] = 0
-        for at in range(0, length, PREFILL_CHUNK):
-            self._prefill(slot, tokens_P[at : min(at + PREFILL_CHUNK, length)])
+        known = {slot: tokens_P[: self.length_B[slot]] for slot, tokens_P in prefixes.items()}
+        self.length_B[list(known)] = 0
+        self._read(known)
 
     def run_all(self, trees: dict[int, TokenTree]) -> dict[int, list[int]]:
         """Run the scored nodes that have not run yet; gives the tree row of every scored node."""

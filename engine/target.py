@@ -60,9 +60,9 @@ class Target:
     def __init__(self, runner: TreeRunner) -> None:
         self.runner = runner
 
-    def admit(self, slot: int, prompt_P: list[int]) -> None:
-        """Prefill all but the last prompt token: that one is the first root."""
-        self.runner.admit(slot, prompt_P[:-1])
+    def admit(self, prompts: dict[int, list[int]]) -> None:
+        """Prefill free slots with all but the last prompt token: that one is the first root."""
+        self.runner.admit_all({slot: prompt_P[:-1] for slot, prompt_P in prompts.items()})
 
     def score(self, trees: dict[int, TokenTree]) -> dict[int, Scores]:
         """One pass over all nodes of all trees.

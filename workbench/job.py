@@ -205,9 +205,10 @@ class _Job:
                 if engine.parallel is not None:
                     self._recorder.lanes(engine.parallel.take_lanes())
                 return False
-            while pending and engine.has_room:
-                talk = pending.popleft()
-                talking[self._admit(engine, talk.next_request(repeat))] = talk
+            talks = [pending.popleft() for _ in range(min(len(pending), engine.num_free))]
+            requests = [talk.next_request(repeat) for talk in talks]
+            self._admit(engine, requests)
+            talking |= {r.index: talk for r, talk in zip(requests, talks, strict=True)}
             output = engine.step()
             self._keep(output, repeat)
             if engine.parallel is not None and output.finished:
@@ -220,14 +221,16 @@ class _Job:
                     pending.appendleft(talk)
         return True
 
-    def _admit(self, engine: Engine, request: Request) -> int:
-        self._recorder.request_started(request)
-        self._herald.tell(
-            RequestStarted(request.index, request.question_id, request.turn, request.prompt)
-        )
-        engine.add(request)
+    def _admit(self, engine: Engine, requests: list[Request]) -> None:
+        if not requests:
+            return
+        for request in requests:
+            self._recorder.request_started(request)
+            self._herald.tell(
+                RequestStarted(request.index, request.question_id, request.turn, request.prompt)
+            )
+        engine.add(*requests)
         self._ended, self._record_ns = time.perf_counter_ns(), 0
-        return request.index
 
     def _keep(self, output: StepOutput, repeat: int) -> None:
         """Record a pass. What passed since the last one beside the engine's own time joins it.

@@ -26,7 +26,7 @@ class Autoregressive:
     def __init__(self, options: Options, context: DrafterContext) -> None:
         pass
 
-    def admit(self, sequence: Sequence) -> None:
+    def admit(self, *sequences: Sequence) -> None:
         pass
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:

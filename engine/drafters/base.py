@@ -51,8 +51,8 @@ class Drafter(Protocol):
 
     children: Children
 
-    def admit(self, sequence: Sequence) -> None:
-        """A request starts in `sequence.slot`; its prompt is in `sequence.tokens`."""
+    def admit(self, *sequences: Sequence) -> None:
+        """Requests start, each in its `slot`; their prompts are in `tokens`."""
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         """A tree for each request, its root being the request's last token."""

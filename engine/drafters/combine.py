@@ -70,9 +70,9 @@ class Combine:
         self._model_brings = Promise(1.0)  # accepted tokens of the model's trees
         self._expected: dict[int, float] = {}  # slots whose tree was looked up
 
-    def admit(self, sequence: Sequence) -> None:
-        self._lookup.admit(sequence)
-        self._model.admit(sequence)
+    def admit(self, *sequences: Sequence) -> None:
+        self._lookup.admit(*sequences)
+        self._model.admit(*sequences)
 
     def release(self, slot: int) -> None:
         self._lookup.release(slot)

@@ -87,8 +87,8 @@ class KeepGenerating:
         self._log_threshold = float(np.log(threshold))
         self._alone: set[int] = set()
 
-    def admit(self, sequence: Sequence) -> None:
-        self._drafter.admit(sequence)
+    def admit(self, *sequences: Sequence) -> None:
+        self._drafter.admit(*sequences)
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         drafting = [s for s in sequences if s.slot not in self._alone]

@@ -81,12 +81,16 @@ class EagleDrafter(ModelDrafter):
         grow = dynamic_tree.grow_by(options, context.children)
         super().__init__(grow, options, context._replace(draft=runner))
 
-    def admit(self, sequence: Sequence) -> None:
-        slot, has_run = sequence.slot, self._target_runner.use_cache
-        rows = sequence.tokens[1:-1] if has_run else []
-        self._write_features(slot, first=0, count=len(rows))
-        super().admit(replace(sequence, tokens=[*rows, sequence.tokens[-1]]))
-        self._pending[slot] = self._lacking(sequence) if has_run else []
+    def admit(self, *sequences: Sequence) -> None:
+        has_run = self._target_runner.use_cache
+        known = []
+        for sequence in sequences:
+            rows = sequence.tokens[1:-1] if has_run else []
+            self._write_features(sequence.slot, first=0, count=len(rows))
+            known.append(replace(sequence, tokens=[*rows, sequence.tokens[-1]]))
+        super().admit(*known)
+        for sequence in sequences:
+            self._pending[sequence.slot] = self._lacking(sequence) if has_run else []
 
     def observe(
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores

@@ -53,8 +53,8 @@ class LookupDrafter(ABC):
     children = Children.FIXED
     source = Source.LOOKUP
 
-    def admit(self, sequence: Sequence) -> None:  # noqa: B027 - not everyone has to keep something
-        """A request starts."""
+    def admit(self, *sequences: Sequence) -> None:  # noqa: B027 - not everyone keeps something
+        """Requests start."""
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         """A tree for each request; the root alone where nothing was found."""

@@ -139,9 +139,9 @@ class Medusa:
             counts = np.bincount(tree.depth_N)[1:]
             self.setting = f"{' + '.join(map(str, counts))} nodes by depth"
 
-    def admit(self, sequence: Sequence) -> None:
-        if self._runner.use_cache and len(sequence.tokens) > 1:
-            self._seen.add(sequence.slot)
+    def admit(self, *sequences: Sequence) -> None:
+        if self._runner.use_cache:
+            self._seen.update(s.slot for s in sequences if len(s.tokens) > 1)
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         drafting = [s for s in sequences if self._drafts(s)]

@@ -59,9 +59,9 @@ class Merged:
         self._drafters = drafters
         self._parts: dict[int, list[Part]] = {}  # by slot, in the order of the drafters
 
-    def admit(self, sequence: Sequence) -> None:
+    def admit(self, *sequences: Sequence) -> None:
         for drafter in self._drafters:
-            drafter.admit(sequence)
+            drafter.admit(*sequences)
 
     def release(self, slot: int) -> None:
         self._parts.pop(slot, None)

@@ -62,12 +62,13 @@ class ModelDrafter:
         if isinstance(self._runner, SharedRunner):
             self._runner.node_rows = self._rows
 
-    def admit(self, sequence: Sequence) -> None:
-        self._runner.admit(sequence.slot, self._known(sequence.tokens[:-1]))
-        self._pending[sequence.slot] = [sequence.tokens[-1]]
-        self._num_pending[sequence.slot] = 0
-        if self._options.exit:
-            self._exits[sequence.slot] = AdaptiveExit(self._options)
+    def admit(self, *sequences: Sequence) -> None:
+        self._runner.admit_all({s.slot: self._known(s.tokens[:-1]) for s in sequences})
+        for sequence in sequences:
+            self._pending[sequence.slot] = [sequence.tokens[-1]]
+            self._num_pending[sequence.slot] = 0
+            if self._options.exit:
+                self._exits[sequence.slot] = AdaptiveExit(self._options)
 
     def release(self, slot: int) -> None:
         self._runner.release(slot)

@@ -52,8 +52,9 @@ class NgramDrafter(LookupDrafter):
         self._trained = trained(options.model, context)
         self._texts: dict[int, ngram.OwnText] = {}
 
-    def admit(self, sequence: Sequence) -> None:
-        self._texts[sequence.slot] = ngram.OwnText(self._trained)
+    def admit(self, *sequences: Sequence) -> None:
+        for sequence in sequences:
+            self._texts[sequence.slot] = ngram.OwnText(self._trained)
 
     def release(self, slot: int) -> None:
         self._texts.pop(slot, None)

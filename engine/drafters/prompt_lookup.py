@@ -57,9 +57,10 @@ class PromptLookup(LookupDrafter):
         self._options = options
         self._index: dict[int, Index] = {}
 
-    def admit(self, sequence: Sequence) -> None:
+    def admit(self, *sequences: Sequence) -> None:
         shortest = min(self._options.min_ngram, self._options.ngram)
-        self._index[sequence.slot] = Index(shortest, self._options.ngram)
+        for sequence in sequences:
+            self._index[sequence.slot] = Index(shortest, self._options.ngram)
 
     def release(self, slot: int) -> None:
         self._index.pop(slot, None)

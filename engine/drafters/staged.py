@@ -53,10 +53,11 @@ class StagedDrafter(ModelDrafter):
         #: of a slot's tree: (cache row of the parent, token) -> cache row and logits
         self._guessed: dict[int, dict[tuple[int, int], tuple[int, Row]]] = {}
 
-    def admit(self, sequence: Sequence) -> None:
-        super().admit(sequence)
-        self._texts[sequence.slot] = ngram.OwnText(self._trained)
-        self._sequences[sequence.slot] = sequence
+    def admit(self, *sequences: Sequence) -> None:
+        super().admit(*sequences)
+        for sequence in sequences:
+            self._texts[sequence.slot] = ngram.OwnText(self._trained)
+            self._sequences[sequence.slot] = sequence
 
     def release(self, slot: int) -> None:
         super().release(slot)

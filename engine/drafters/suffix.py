@@ -86,12 +86,13 @@ class Suffix(LookupDrafter):
         self._known: dict[int, int] = {}  # tokens that each request's trie has taken in
         self._passes = Passes()
 
-    def admit(self, sequence: Sequence) -> None:
-        if self._passes.begins_anew(sequence):
-            self._memory.clear()
-        trie = SuffixTrie(self._options.depth)
-        self._trails[sequence.slot] = Trail(sequence, trie, trie.start(), len(sequence.tokens))
-        self._known[sequence.slot] = 0
+    def admit(self, *sequences: Sequence) -> None:
+        for sequence in sequences:
+            if self._passes.begins_anew(sequence):
+                self._memory.clear()
+            trie = SuffixTrie(self._options.depth)
+            self._trails[sequence.slot] = Trail(sequence, trie, trie.start(), len(sequence.tokens))
+            self._known[sequence.slot] = 0
 
     def release(self, slot: int) -> None:
         trail = self._trails.pop(slot)

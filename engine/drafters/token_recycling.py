@@ -51,9 +51,10 @@ class TokenRecycling(LookupDrafter):
         self._successors_VK = np.full((context.vocab_size, WIDTH), -1, np.int64)
         self._passes = Passes()
 
-    def admit(self, sequence: Sequence) -> None:
-        if self._passes.begins_anew(sequence):
-            self._successors_VK.fill(-1)
+    def admit(self, *sequences: Sequence) -> None:
+        for sequence in sequences:
+            if self._passes.begins_anew(sequence):
+                self._successors_VK.fill(-1)
 
     def branches(self, sequence: Sequence) -> Branches:
         found = Branches(sequence.tokens[-1])

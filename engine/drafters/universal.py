@@ -92,13 +92,16 @@ class Universal:
         self._log_floor = log(options.floor) if options.floor else -float("inf")
         self._sides: dict[int, _Side] = {}
 
-    def admit(self, sequence: Sequence) -> None:
-        ids = self._fit(encode(self._theirs, decode(self._ours, sequence.tokens)))
-        self._runner.admit(sequence.slot, ids[:-1])
-        side = _Side(ids, len(sequence.tokens), ids[:-1], spelled(ids))
-        if self._options.exit:
-            side.exit = AdaptiveExit(self._options)
-        self._sides[sequence.slot] = side
+    def admit(self, *sequences: Sequence) -> None:
+        texts = {
+            s.slot: self._fit(encode(self._theirs, decode(self._ours, s.tokens))) for s in sequences
+        }
+        self._runner.admit_all({slot: ids[:-1] for slot, ids in texts.items()})
+        for sequence, ids in zip(sequences, texts.values(), strict=True):
+            side = _Side(ids, len(sequence.tokens), ids[:-1], spelled(ids))
+            if self._options.exit:
+                side.exit = AdaptiveExit(self._options)
+            self._sides[sequence.slot] = side
 
     def release(self, slot: int) -> None:
         self._runner.release(slot)

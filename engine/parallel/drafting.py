@@ -29,6 +29,15 @@ class Wanted(NamedTuple):
     budget: int | None
 
 
+class Started(NamedTuple):
+    """A request that starts."""
+
+    slot: int
+    request: int  # keys its noise
+    tokens: list[int]
+    remaining: int
+
+
 class DraftSide:
     """A drafting rank's drafter, with its own copy of the requests under way."""
 

@@ -21,9 +21,9 @@ class NotedDraft(TreeRunner):
         self._lanes = lanes
         super().__init__(loaded, **how)
 
-    def admit(self, slot: int, tokens_P: list[int]) -> None:
+    def admit_all(self, prefixes: dict[int, list[int]]) -> None:
         with self._lanes.note("draft", "prefill"):
-            super().admit(slot, tokens_P)
+            super().admit_all(prefixes)
 
     def forward(self, nodes: dict[int, Nodes]) -> NodeLogits:
         with self._lanes.note("draft", "expand"):
@@ -54,11 +54,11 @@ class SharedTarget(TreeRunner):
         if self._tell is not None:
             self._tell(name, arguments)
 
-    def admit(self, slot: int, tokens_P: list[int]) -> None:
-        self._both("admit", slot, tokens_P)
+    def admit_all(self, prefixes: dict[int, list[int]]) -> None:
+        self._both("admit_all", prefixes)
         self._lanes.step = self.num_passes
         with self._guarded(), self._lanes.note("target", "prefill"):
-            super().admit(slot, tokens_P)
+            super().admit_all(prefixes)
 
     def extend(self, slot: int, tokens: list[int]) -> None:
         self._both("extend", slot, tokens)

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import NamedTuple
 
+from engine.clock import shared_out
 from engine.decode import StepOutput
 from engine.errors import UserError
+from engine.pass_inputs import READ_AT_ONCE
 from engine.records import FinishReason, RequestRecord, StepRecord
 from engine.serving.budgets import Budgets, budgets_named
 from engine.serving.entries import Entry, Pair
@@ -189,21 +191,46 @@ class Scheduler:
             if entry.order.timeout_ns is not None and entry.order.timeout_ns <= now:
                 self._give_up(entry, FinishReason.TIMED_OUT)
         for pair in self._pairs.values():
-            while pair.waiting and pair.decoder.has_room:
-                self._admit(pair, self._policy.next(pair.waiting))
+            self._admit(pair, self._next(pair))
 
-    def _admit(self, pair: Pair, entry: Entry) -> None:
-        pair.waiting.remove(entry)
-        slot, admitted = pair.free_slot(), self._clock()
-        try:
-            pair.decoder.add(entry.order.request)
-        except _FAILURES as error:
-            self._end(entry, LOST, message=_sentence(error))
+    def _next(self, pair: Pair) -> list[Entry]:
+        """Who gets the free slots now, out of the queue.
+
+        While others wait for their next step, one prompt or so many short ones as a pass reads.
+        """
+        chosen: list[Entry] = []
+        free, tokens = pair.decoder.num_free if pair.waiting else 0, 0
+        while pair.waiting and len(chosen) < free:
+            entry = self._policy.next(pair.waiting)
+            tokens += entry.row.num_prompt
+            if chosen and pair.running and tokens > READ_AT_ONCE:
+                break
+            pair.waiting.remove(entry)
+            self._policy.admitted(entry)
+            chosen.append(entry)
+        return chosen
+
+    def _admit(self, pair: Pair, entries: list[Entry]) -> None:
+        """Prefill them together; where that fails one by one, so that only the culprit is lost."""
+        if not entries:
             return
-        pair.take(slot, entry)
-        self._policy.admitted(entry)
-        entry.tell(slot=slot, admitted_ns=admitted, prefilled_ns=self._clock())
-        self._changes.arrivals.append(entry.row)
+        begin = self._clock()
+        try:
+            pair.decoder.add(*(entry.order.request for entry in entries))
+        except _FAILURES as error:
+            if len(entries) == 1:
+                self._end(entries[0], LOST, message=_sentence(error))
+                return
+            _LOG.warning("%d prompts failed together, now one by one", len(entries), exc_info=error)
+            for entry in entries:
+                self._admit(pair, [entry])
+            return
+        spans = shared_out(begin, self._clock(), [entry.row.num_prompt for entry in entries])
+        for entry, (admitted, prefilled) in zip(entries, spans, strict=True):
+            slot = pair.free_slot()
+            pair.take(slot, entry)
+            entry.tell(slot=slot, admitted_ns=admitted, prefilled_ns=prefilled)
+            self._changes.arrivals.append(entry.row)
 
     def _run(self, pair: Pair) -> None:
         batch = list(pair.running.values())

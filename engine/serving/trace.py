@@ -39,8 +39,9 @@ class ArrivalRow(NamedTuple):
     deadline_ns: int | None = None
     timeout_ns: int | None = None
     slot: int | None = None
-    admitted_ns: int | None = None  # prefill began
-    prefilled_ns: int | None = None  # prefill ended
+    #: prefill began and ended; of prompts read together each has a share of the time, by its tokens
+    admitted_ns: int | None = None
+    prefilled_ns: int | None = None
     first_token_ns: int | None = None  # end of the step that brought the first kept token
     ended_ns: int | None = None
     num_kept: int = 0
@@ -104,8 +105,8 @@ class Decoder(Protocol):
     """What a scheduler drives: `engine.decode.Engine`, or a simulated one."""
 
     @property
-    def has_room(self) -> bool:
-        """Whether a slot is free."""
+    def num_free(self) -> int:
+        """Slots that are free."""
 
     @property
     def busy(self) -> bool:
@@ -114,8 +115,8 @@ class Decoder(Protocol):
     def check(self, request: Request) -> int:
         """How many tokens the request may emit. Raises UserError where it could never run."""
 
-    def add(self, request: Request) -> None:
-        """Prefill a request into a free slot."""
+    def add(self, *requests: Request) -> None:
+        """Prefill requests into free slots, the lowest ones first; where that fails, none."""
 
     def step(self, budgets: Mapping[int, int] | None = None) -> StepOutput:
         """One step of all requests; `budgets`: most drafted nodes by request index."""

@@ -31,9 +31,9 @@ class Slowed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def add(self, request: Request) -> None:
-        self._inner.add(request)
-        if self._poison in request.prompt_ids[:1]:
+    def add(self, *requests: Request) -> None:
+        self._inner.add(*requests)
+        if any(self._poison in request.prompt_ids[:1] for request in requests):
             self._poisoned = True
 
     def step(self, budgets: Any = None) -> StepOutput:

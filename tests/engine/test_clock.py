@@ -7,11 +7,20 @@ import time
 import pytest
 import torch
 
-from engine.clock import EventClock, WallClock, clock_for
+from engine.clock import EventClock, WallClock, clock_for, shared_out
 from engine.decode import Engine
 from tests.engine.tiny import decode_all, engine_for, near, requests, tiny
 
 STAGES = ("draft", "score", "verify", "commit", "record")
+
+
+def test_time_spent_on_several_is_shared_out_by_size():
+    assert shared_out(100, 200, [1, 3]) == [(100, 125), (125, 200)]
+    assert shared_out(100, 200, [5]) == [(100, 200)]
+    spans = shared_out(7, 1_000_000_007, [3, 3, 1, 300])
+    assert spans[0][0] == 7
+    assert spans[-1][1] == 1_000_000_007
+    assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]]
 
 
 class Device:

@@ -20,7 +20,8 @@ from engine.forward import EagerForward
 from engine.graphs import Rerun, graph_forward
 from engine.packing import Packing, can_pack
 from engine.replaying import Counts, EnvelopeForward
-from engine.runner import Nodes, TreeRunner, kv_shapes
+from engine.room import kv_shapes
+from engine.runner import Nodes, TreeRunner
 from engine.sampling import Sampling
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, near, requests, tiny, tokens_of
 

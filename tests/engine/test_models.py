@@ -154,7 +154,7 @@ def test_prompts_that_cannot_run(prompt, message):
     engine = engine_for("autoregressive", {}, tiny(), None)
     with pytest.raises(UserError, match=message):
         engine.add(Request(0, "", prompt, 5))
-    assert engine.has_room
+    assert engine.num_free
     assert not engine.busy
 
 

@@ -75,7 +75,7 @@ def test_two_parts_score_a_tree_as_the_whole_does(loaded, slots, drafted):
     for slot in range(slots):
         prompt = [3 * slot + t for t in range(3 + 4 * slot)]
         for target in targets:
-            target.admit(slot, prompt)
+            target.admit({slot: prompt})
         shallow.admit(slot, prompt[:-1])
         trees[slot] = tree_from_lists([prompt[-1], 8, 7, 6, 5], [-1, 0, 0, 1, 1], [-1.0] * 5)
     for _ in range(2):

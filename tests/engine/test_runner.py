@@ -8,6 +8,7 @@ import torch
 
 from cuda_ext.mask import fill_tree_inputs, reference_mask
 from engine.errors import DecodeError, UserError
+from engine.parts import NORMED, Part, Uses
 from engine.runner import Nodes, TreeRunner
 from engine.selfcheck import check_tree_attention
 from tests.engine.tiny import CONFIGS, VOCAB, tiny
@@ -47,6 +48,53 @@ def test_tree_equals_paths_and_stays_so_after_keeping(architecture, use_cache):
                 np.testing.assert_allclose(found.numpy(), expected, atol=2e-3, rtol=1e-3)
             runner.keep(slot, keep)
             prefixes[slot] += [tokens[n] for n in keep]
+
+
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+def test_prefixes_read_together_leave_what_they_leave_alone(architecture, monkeypatch):
+    """Passes of 16 tokens: prefixes are cut, some behind what their slot holds already."""
+    loaded = tiny(architecture, seed=7)
+    monkeypatch.setattr("engine.pass_inputs.READ_AT_ONCE", 16)
+    rng = np.random.default_rng(2)
+    prefixes = {
+        slot: rng.integers(0, VOCAB, count).tolist()
+        for slot, count in ((3, 45), (0, 6), (1, 0), (4, 30))
+    }
+    uses = Uses(Part(taps=(1, NORMED)))
+    together, alone = (
+        TreeRunner(loaded, num_slots=5, capacity=64, max_tree=4, uses=uses) for _ in range(2)
+    )
+    run, passes = together._prefilling, []
+    monkeypatch.setattr(together, "_prefilling", Counted(run, passes))
+    together.admit_all(prefixes)
+    assert len(passes) == (6 if loaded.attention == "sdpa" else 8)
+    for slot, prefix in prefixes.items():
+        alone.admit(slot, prefix)
+        assert together.length_B[slot] == len(prefix)
+        for ours, theirs in zip(
+            [*together.keys, *together.values, *together.states.values()],
+            [*alone.keys, *alone.values, *alone.states.values()],
+            strict=True,
+        ):
+            rows = slice(len(prefix))
+            torch.testing.assert_close(ours[slot, rows], theirs[slot, rows], atol=1e-4, rtol=1e-4)
+    assert not together.keys[0][2].any(), "a slot that nobody asked for was written to"
+    for slot, prefix in prefixes.items():
+        found = together.forward({slot: Nodes([5], [-1])})
+        expected = path_logits(loaded, prefix, [5], [-1], 0)
+        np.testing.assert_allclose(found.logits_RV[0].numpy(), expected, atol=2e-3, rtol=1e-3)
+
+
+class Counted:
+    """A forward whose calls are noted."""
+
+    def __init__(self, run, calls: list):
+        self.run, self.step, self.calls = run, run.step, calls
+
+    def __call__(self, ids_BN, *inputs, **more):
+        assert ids_BN.numel() <= 16
+        self.calls.append(ids_BN.numel())
+        return self.run(ids_BN, *inputs, **more)
 
 
 def test_slots_of_one_batch_may_differ_in_everything():

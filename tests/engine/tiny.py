@@ -152,8 +152,9 @@ def decode_all(
     """Run requests as slots come free."""
     waiting, done, steps = list(wanted), {}, []
     while waiting or engine.busy:
-        while waiting and engine.has_room:
-            engine.add(waiting.pop(0))
+        now, waiting = waiting[: engine.num_free], waiting[engine.num_free :]
+        if now:
+            engine.add(*now)
         output = engine.step()
         steps += output.steps
         for record in output.finished:

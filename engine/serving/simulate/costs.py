@@ -16,8 +16,7 @@ from scipy.optimize import nnls
 
 from engine.costs import PairCost, PassCost
 from engine.pace import PASS_MS, REST_MS
-from engine.records import RequestRecord
-from engine.serving.trace import Tick
+from engine.serving.trace import ArrivalRow, Tick
 
 #: tokens by which contexts are told apart
 _CONTEXT_STEP = 32
@@ -47,7 +46,7 @@ class Around(NamedTuple):
     score: tuple[float, float, float] = (0.0, 0.0, 1.0)  # a step, a request, times the table's
     draft: tuple[float, float, float] = (PASS_MS, 0.0, 1.0)  # a pass, a request of it, times
     rest: tuple[float, float, float] = (REST_MS[0], 0.0, 0.0)  # a step, a request, a node
-    prefill: tuple[float, float] = (1.0, 0.05)  # a request, a token of its prompt
+    prefill: tuple[float, float] = (1.0, 0.05)  # prompts read together, a token of them
 
 
 #: a request by itself, as engine/pace.py takes it to be before anything is learned
@@ -96,7 +95,7 @@ class MeasuredCosts:
 def fit(
     pair: PairCost,
     ticks: Sequence[Tick],
-    requests: Sequence[RequestRecord],
+    arrivals: Sequence[ArrivalRow],
     *,
     context: float,
     draft_rows: Callable[[int], Sequence[int]],
@@ -107,8 +106,9 @@ def fit(
     `context` is the run's mean; `draft_rows` says what each draft pass of a batch runs. Raises
     ValueError for a run too short to say anything.
     """
-    if len(ticks) < 20 or not requests:
-        raise ValueError("a calibration run needs twenty steps and a finished request")
+    tokens, read_ns = _reads(arrivals)
+    if len(ticks) < 20 or not tokens:
+        raise ValueError("a calibration run needs twenty steps and a request")
     costs = MeasuredCosts(pair, Around((0.0, 0.0, 1.0), (0.0, 0.0, 1.0)))
     rows = [tick.row for tick in _undisturbed(ticks)]
     batch = np.array([row.active for row in rows], float)
@@ -125,14 +125,32 @@ def fit(
     rest = _solve(
         [ones, batch, nodes], [row.verify_ns + row.commit_ns + row.rest_ns for row in rows]
     )
-    prompts = np.array([len(record.prompt_ids) for record in requests], float)
-    prefill = _solve([np.ones(len(requests)), prompts], [record.prefill_ns for record in requests])
+    prefill = _solve([np.ones(len(tokens)), np.array(tokens, float)], read_ns)
     return Around(
         (score[0], score[1], score[2]),
         (draft[0], draft[1], draft[2]),
         (rest[0] + _gap(ticks), rest[1], rest[2]),
         (prefill[0], prefill[1]),
     )
+
+
+def _reads(arrivals: Sequence[ArrivalRow]) -> tuple[list[int], list[int]]:
+    """Tokens and time of prompts that were read together: their shares of it lie end to end."""
+    tokens: list[int] = []
+    times: list[int] = []
+    seen: set[int] = set()
+    until = -1
+    for row in arrivals:  # told in the order in which they were admitted
+        if row.admitted_ns is None or row.prefilled_ns is None or row.request in seen:
+            continue
+        seen.add(row.request)
+        if row.admitted_ns != until:
+            tokens.append(0)
+            times.append(0)
+        tokens[-1] += row.num_prompt
+        times[-1] += row.prefilled_ns - row.admitted_ns
+        until = row.prefilled_ns
+    return tokens, times
 
 
 def _undisturbed(ticks: Sequence[Tick]) -> list[Tick]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.clock import shared_out
 from engine.decode import StepOutput
 from engine.errors import UserError
 from engine.records import (
@@ -67,8 +68,8 @@ class SimulatedDecoder:
         self._slots: list[_Active | None] = [None] * num_slots
 
     @property
-    def has_room(self) -> bool:
-        return None in self._slots
+    def num_free(self) -> int:
+        return self._slots.count(None)
 
     @property
     def busy(self) -> bool:
@@ -83,14 +84,17 @@ class SimulatedDecoder:
             )
         return min(request.max_new_tokens, self._capacity - prompt)
 
-    def add(self, request: Request) -> None:
+    def add(self, *requests: Request) -> None:
         """Prefill: the clock moves by what that takes."""
-        source, start = self._model.steps.walk(self._seed, [request.index])
-        active = _Active(request, self.check(request), int(source[0]), int(start[0]))
-        before = self._clock.ns
-        self._clock.advance_ms(self._model.costs.prefill_ms(len(request.prompt_ids)))
-        active.prefill_ns, active.began_ns = self._clock.ns - before, self._clock.ns
-        self._slots[self._slots.index(None)] = active
+        sizes, begin = [len(request.prompt_ids) for request in requests], self._clock.ns
+        actives = []
+        for request in requests:
+            source, start = self._model.steps.walk(self._seed, [request.index])
+            actives.append(_Active(request, self.check(request), int(source[0]), int(start[0])))
+        self._clock.advance_ms(self._model.costs.prefill_ms(sum(sizes)))
+        for active, span in zip(actives, shared_out(begin, self._clock.ns, sizes), strict=True):
+            active.prefill_ns, active.began_ns = span[1] - span[0], self._clock.ns
+            self._slots[self._slots.index(None)] = active
 
     def step(self, budgets: Mapping[int, int] | None = None) -> StepOutput:
         batch = [active for active in self._slots if active is not None]

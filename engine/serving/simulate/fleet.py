@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.clock import shared_out
 from engine.errors import UserError
+from engine.pass_inputs import READ_AT_ONCE
 from engine.serving.simulate.model import StepModel
 
 #: requests that rates of batches are averaged over
@@ -189,14 +191,25 @@ class _Book:
         self._steps = self._request_steps = self._drafted = 0
 
     def admit(self, replica: _Replica, now: int) -> int:
-        """Prefill what fits, one after another; when that is over."""
+        """Prefill what fits, as the scheduler does; when that is over."""
         if not replica.waiting:
             return now
-        for slot in np.flatnonzero(replica.slots < 0)[: len(replica.waiting)]:
-            index = replica.slots[slot] = replica.waiting.popleft()
-            self._admitted[index] = now
-            now += round(self._model.costs.prefill_ms(int(self._load.prompt[index])) * 1e6)
-        return now
+        free = np.flatnonzero(replica.slots < 0)
+        most = READ_AT_ONCE if len(free) < len(replica.slots) else np.inf
+        indices: list[int] = []
+        sizes: list[int] = []
+        while replica.waiting and len(indices) < len(free):
+            size = int(self._load.prompt[replica.waiting[0]])
+            if sizes and sum(sizes) + size > most:
+                break
+            indices.append(replica.waiting.popleft())
+            sizes.append(size)
+        if not indices:
+            return now
+        replica.slots[free[: len(indices)]] = indices
+        end = now + round(self._model.costs.prefill_ms(sum(sizes)) * 1e6)
+        self._admitted[indices] = [begin for begin, _ in shared_out(now, end, sizes)]
+        return end
 
     def step(self, replica: _Replica, now: int) -> tuple[int, int, int]:
         """One step; when it is over, tokens kept, requests ended."""

@@ -57,12 +57,15 @@ class MockDecoder:
         self.order: list[int] = []  # requests as they were admitted
         self.fails_on: set[int] = set()  # steps with one of these raise DecodeError
         self.stuck = False  # dropping fails too
+        self.unreadable: set[int] = set()  # requests whose prompts cannot be prefilled
+        self.added: list[list[int]] = []  # requests that were prefilled together
+        self.token_seconds = 0.0  # of a prompt
         self._clock, self._seconds = clock or Clock(), step_seconds
         self._accepts, self._context = accepts, context
 
     @property
-    def has_room(self) -> bool:
-        return None in self.slots
+    def num_free(self) -> int:
+        return self.slots.count(None)
 
     @property
     def busy(self) -> bool:
@@ -73,12 +76,17 @@ class MockDecoder:
             raise UserError("The prompt is too long.")
         return min(request.max_new_tokens, self._context - len(request.prompt_ids))
 
-    def add(self, request: Request) -> None:
-        assert self.has_room
-        assert request.index not in [there.index for there in self.slots if there]
-        self.slots[self.slots.index(None)] = request
-        self.emitted[request.index] = []
-        self.order.append(request.index)
+    def add(self, *requests: Request) -> None:
+        self._clock.pass_seconds(self.token_seconds * sum(len(r.prompt_ids) for r in requests))
+        if any(request.index in self.unreadable for request in requests):
+            raise MemoryError("no room for the prefix")
+        self.added.append([request.index for request in requests])
+        for request in requests:
+            assert self.num_free
+            assert request.index not in [there.index for there in self.slots if there]
+            self.slots[self.slots.index(None)] = request
+            self.emitted[request.index] = []
+            self.order.append(request.index)
 
     def step(self, budgets: Mapping[int, int] | None = None) -> StepOutput:
         self.budgets.append(None if budgets is None else dict(budgets))

@@ -169,26 +169,37 @@ def test_a_request_that_breaks_the_model_is_lost_and_its_slot_is_used_again(pair
         assert tokens[index] == alone[index][: len(tokens[index])]
 
 
-@pytest.mark.parametrize("method", ["speculative", "suffix"])
-def test_a_prefill_that_fails_takes_no_slot_along(pair, method, monkeypatch):
-    requests = wanted(4)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("method", ["speculative", "eagle", "suffix"])
+def test_a_prefill_that_fails_takes_no_slot_along(pair, method, batch, monkeypatch):
+    """Nor the requests that were read together with it."""
+    requests = wanted(5)
     alone = tokens_of(decode_all(engine_for("autoregressive", {}, *pair), requests)[0])
-    engine = engine_for(method, {}, *pair, batch=1)
-    real, calls = engine._drafter.admit, 0
+    engine = engine_for(method, {}, *pair, batch=batch)
+    real, asked = engine._drafter.admit, []
 
-    def admit(sequence):
-        nonlocal calls
-        calls += 1
-        if calls == 2:
+    def admit(*sequences):
+        asked.append([sequence.noise.request for sequence in sequences])
+        if 2 in asked[-1]:
             raise MemoryError("no room for the prefix")
-        real(sequence)
+        real(*sequences)
 
     monkeypatch.setattr(engine._drafter, "admit", admit)
-    served, reasons = serve(
-        {"": engine}, requests, policy="first-come", budgets="auction", seed=0, disturb=False
-    )
-    assert sorted(reasons.values()) == ["length"] * 3 + ["lost"]
-    assert served == {index: alone[index] for index, why in reasons.items() if why == "length"}
+    scheduler = Scheduler({"": engine})
+    for request in requests:
+        scheduler.submit(Order(request, 0))
+    served, rows = {}, {}
+    while scheduler.busy:
+        told = scheduler.step()
+        scheduler.check_integrity()
+        rows.update({row.request: row for row in told.arrivals})
+        served.update({record.request: record.token_ids for record in told.finished})
+    assert asked[0] == list(range(batch))
+    assert [rows[index].reason == "lost" for index in range(5)] == [False, False, True] + [
+        False
+    ] * 2
+    assert served == {index: alone[index] for index in alone if index != 2}
+    assert engine.num_free == batch
 
 
 @pytest.fixture(scope="module")

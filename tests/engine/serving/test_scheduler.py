@@ -57,6 +57,48 @@ def test_requests_join_and_leave_between_steps():
     assert {row.reason for row in rows.values()} == {"length"}
 
 
+def test_prompts_are_read_together_and_share_the_time():
+    scheduler, decoder, _ = make(3)
+    decoder.token_seconds = 0.5
+    for index, prompt in enumerate((2, 6, 1, 4)):
+        scheduler.submit(order(index, prompt=prompt))
+    rows = last_rows(scheduler.step())
+    assert decoder.added == [[0, 1, 2]]
+    spans = [(rows[i].admitted_ns / SECOND, rows[i].prefilled_ns / SECOND) for i in range(3)]
+    assert spans == [(0, 1), (1, 4), (4, 4.5)]
+    assert [rows[index].slot for index in range(3)] == [0, 1, 2]
+    finish(scheduler)
+    assert decoder.added == [[0, 1, 2], [3]]
+
+
+def test_many_long_prompts_do_not_hold_up_those_under_way():
+    """Of prompts that come beside others, a tick reads one, or as many as fit a pass."""
+    scheduler, decoder, _ = make(8)
+    decoder._context = 10_000
+    for index in range(2):
+        scheduler.submit(order(index, prompt=2000, tokens=30))
+    scheduler.step()
+    assert decoder.added == [[0, 1]], "nobody waited"
+    for index, prompt in enumerate((2000, 300, 200, 100), start=2):
+        scheduler.submit(order(index, prompt=prompt, tokens=30))
+    for _ in range(4):
+        scheduler.step()
+        scheduler.check_integrity()
+    assert decoder.added[1:] == [[2], [3, 4], [5]]
+
+
+def test_a_prompt_that_cannot_be_read_is_lost_alone():
+    scheduler, decoder, _ = make(3)
+    decoder.unreadable = {1}
+    for index in range(5):
+        scheduler.submit(order(index))
+    rows = last_rows(finish(scheduler))
+    assert [rows[i].reason for i in range(5)] == ["length", "lost", "length", "length", "length"]
+    assert rows[1].message == "no room for the prefix."
+    assert rows[1].slot is None
+    assert decoder.order == [0, 2, 3, 4]
+
+
 def test_rows_of_a_step_add_up():
     scheduler, _, _ = make(3, accepts=2, budgets="fixed:1")
     scheduler.submit(order(5, tokens=9))
@@ -117,7 +159,7 @@ def test_cancel_waiting_and_running():
     assert not scheduler.cancel(1)
     assert not scheduler.cancel(9)
     scheduler.check_integrity()
-    assert decoder.has_room
+    assert decoder.num_free
     told = finish(scheduler)
     rows = last_rows(told)
     assert [rows[index].reason for index in range(3)] == ["cancelled", "cancelled", "length"]

@@ -32,9 +32,8 @@ def test_a_fit_finds_what_made_the_ticks():
     shape = Dynamic(measured(), nodes=6, depth=3, width=2)
     load = Load.poisson(60, rate=6.0, seed=1, prompt=(2, 30), tokens=(3, 50))
     told = replay(rows(load), model(shape, made), num_slots=6, capacity=128)
-    records = [_Record(row) for row in told.arrivals]
     found = fit(
-        PAIR, told.ticks, records, context=30.0,
+        PAIR, told.ticks, told.arrivals, context=30.0,
         draft_rows=lambda batch: [batch, 2 * batch, 2 * batch],
     )  # fmt: skip
     assert found.prefill == pytest.approx((2.0, 0.3), rel=1e-3)
@@ -51,14 +50,6 @@ def _part(one: MeasuredCosts, part: str, batch: int, nodes: int) -> float:
     if part == "draft":
         return one.draft_ms([batch, 2 * batch, 2 * batch], batch, 30.0)
     return one.rest_ms(batch, nodes)
-
-
-class _Record:
-    """What `fit` reads of a request."""
-
-    def __init__(self, row) -> None:
-        self.prompt_ids = [0] * row.num_prompt
-        self.prefill_ns = row.prefilled_ns - row.admitted_ns
 
 
 def test_a_short_run_says_nothing():
