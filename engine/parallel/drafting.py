@@ -50,12 +50,13 @@ class DraftSide:
         self._sequences: dict[int, Sequence] = {}
         self._trees: dict[int, TokenTree] = {}
 
-    def admit(self, slot: int, request: int, tokens: list[int], remaining: int) -> None:
-        """A request starts; `request` keys its noise."""
-        noise = Noise(self._sampling, request=request, vocab_size=self._vocab_size)
-        self._sequences[slot] = Sequence(slot, list(tokens), remaining, noise)
+    def admit(self, started: list[Started]) -> None:
+        """Requests start."""
+        for one in started:
+            noise = Noise(self._sampling, request=one.request, vocab_size=self._vocab_size)
+            self._sequences[one.slot] = Sequence(one.slot, list(one.tokens), one.remaining, noise)
         with self._place.lanes.note("draft", "prefill"):
-            self.drafter.admit(self._sequences[slot])
+            self.drafter.admit(*(self._sequences[one.slot] for one in started))
 
     def propose(self, step: int, wanted: list[Wanted]) -> list[TokenTree]:
         """A tree for each of these requests."""
@@ -123,10 +124,11 @@ class ParallelDrafter:
         self._step, self._guarded, self._place = step, guarded, place
         self._told: dict[int, int] = {}  # tokens that the ranks know, by slot
 
-    def admit(self, sequence: Sequence) -> None:
-        slot, request = sequence.slot, sequence.noise.request
-        self._told[slot] = len(sequence.tokens)
-        self._all("admit", slot, request, list(sequence.tokens), sequence.remaining)
+    def admit(self, *sequences: Sequence) -> None:
+        for s in sequences:
+            self._told[s.slot] = len(s.tokens)
+        started = [Started(s.slot, s.noise.request, list(s.tokens), s.remaining) for s in sequences]
+        self._all("admit", started)
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         wanted = [Wanted(s.slot, self._news(s), s.remaining, s.budget) for s in sequences]
