@@ -205,6 +205,7 @@ def test_words_and_kind_of_a_training() -> None:
     assert kind_of(spec) == TRAIN
     assert under_way(spec) == "The training pycode-target-medusa is under way"
     assert what(spec).endswith("Kangaroo for pycode-target on code, 5,000 tokens")
+    assert "on asyncio, collections, 6 more, 1 minute" in what(small_training())
     state = Measuring(kind=TRAIN, status="failed", error="No text.", wrong_input=True)
     assert ended(state) == ("error", "The training was not started", "No text.")
     folder = store_training("stopped", 0.3, spec=spec)

@@ -94,7 +94,8 @@ def told(spec: TrainSpec) -> str:
     if len(names) > 3:
         names = [*names[:2], f"{len(names) - 2} more"]
     text = spec.workload or ", ".join(names) or "standard library"
-    length = f"{spec.tokens:,} tokens"
-    if spec.minutes:
+    if spec.tokens:
+        length = f"{spec.tokens:,} tokens"
+    else:
         length = "1 minute" if spec.minutes == 1 else f"{spec.minutes:g} minutes"
     return f"{KIND_LABELS[spec.kind]} for {Path(spec.target).name} on {text}, {length}"
