@@ -10,11 +10,10 @@ import numpy as np
 
 from workbench import metrics
 from workbench.comparing.arms import PLAIN
+from workbench.comparing.pairing import Pairing, paired
 from workbench.comparing.result import ArmRun, Comparison, Sample
 from workbench.spec import LOSSY
-from workbench.statistics import Finding, Interval, finding, medians, paired_speedup, spread
-
-Key = tuple[int, int]  # request, repeat
+from workbench.statistics import Finding, Interval, finding, spread
 
 
 @dataclass(slots=True)
@@ -106,31 +105,22 @@ class Row:
 def rows(comparison: Comparison) -> list[Row]:
     """A row for every arm that decoded something, in the order of the arms."""
     plain = {arm.group: arm for arm in comparison.arms if arm.method == PLAIN}
-    return [
-        _row(arm, plain[arm.group], seed=comparison.spec.seed)
-        for arm in comparison.arms
-        if arm.group in plain and _shared(arm, plain[arm.group])
-    ]
+    found = []
+    for arm in comparison.arms:
+        base = plain.get(arm.group)
+        both = paired(arm, base) if base is not None else None
+        if both is not None:
+            found.append(_row(arm, both, is_plain=arm is base, seed=comparison.spec.seed))
+    return found
 
 
-def _row(arm: ArmRun, plain: ArmRun, *, seed: int) -> Row:
-    ours, theirs = _by_key(arm), _by_key(plain)
-    keys = _shared(arm, plain)
-    requests = sorted({request for request, _ in keys})
-    mine = [_times(ours, keys, request) for request in requests]
-    base = [_times(theirs, keys, request) for request in requests]
-    decode_P, base_decode_P = medians([t.decode for t in mine]), medians([t.decode for t in base])
-    whole_P, base_whole_P = medians([t.whole for t in mine]), medians([t.whole for t in base])
-    samples = [ours[key] for key in keys]
-    first = [ours[min(key for key in keys if key[0] == request)] for request in requests]
+def _row(arm: ArmRun, both: Pairing, *, is_plain: bool, seed: int) -> Row:
+    samples, first, decode_ns_P = both.samples, both.first, both.decode_ns_P
     steps, drafted = sum(s.steps for s in samples), sum(s.drafted for s in samples)
-    kept = sum(sample.kept for sample in first)
-    differing = {difference.request for difference in arm.differences}
-    plain_step_ns = metrics.ratio(
-        sum(theirs[key].decode_ns for key in keys), sum(theirs[key].steps for key in keys)
-    )
-    is_plain = arm is plain
-    row = Row(
+    kept, decode_ns = sum(s.kept for s in first), decode_ns_P.sum()
+    prompts = _prompt_rows(arm, both)
+    same = Interval(1.0, 1.0, 1.0)
+    return Row(
         method=arm.label,
         workload=arm.workload,
         dtype=arm.dtype,
@@ -139,80 +129,55 @@ def _row(arm: ArmRun, plain: ArmRun, *, seed: int) -> Row:
         asked_execution=arm.execution,
         run_id=arm.run_id,
         setting=arm.setting,
-        requests=len(requests),
-        tokens_per_second=metrics.tokens_per_second(kept, int(decode_P.sum())),
-        speedup=Interval(1.0, 1.0, 1.0)
-        if is_plain
-        else paired_speedup(base_decode_P, decode_P, seed=seed),
-        end_to_end=Interval(1.0, 1.0, 1.0)
-        if is_plain
-        else paired_speedup(base_whole_P, whole_P, seed=seed),
-        latency_reduction=metrics.latency_reduction(base_decode_P.sum(), decode_P.sum()),
+        requests=len(first),
+        tokens_per_second=metrics.tokens_per_second(kept, int(decode_ns)),
+        speedup=same if is_plain else both.speedup(seed),
+        end_to_end=same if is_plain else both.end_to_end(seed),
+        latency_reduction=metrics.latency_reduction(both.base_decode_ns_P.sum(), decode_ns),
         tokens_per_step=metrics.tokens_per_step(sum(s.emitted for s in samples), steps),
         acceptance_rate=metrics.acceptance_rate(sum(s.accepted for s in samples), drafted)
         if drafted
         else None,
         repetition=_repetition(first),
-        prefill_ms=float(np.mean([np.median(t.prefill) for t in mine])) / 1e6,
-        decode_ms=float(decode_P.mean()) / 1e6,
-        spread=spread([t.decode for t in mine]),
-        matched_requests=None if arm.why else sum(r not in differing for r in requests),
+        prefill_ms=float(np.mean([np.median(t.prefill) for t in both.mine])) / 1e6,
+        decode_ms=float(decode_ns_P.mean()) / 1e6,
+        spread=spread([t.decode for t in both.mine]),
+        matched_requests=None if arm.why else sum(bool(one.matched) for one in prompts),
         why=arm.why,
         lossy=arm.verify in LOSSY and bool(arm.why),
         error=arm.error,
         stages_ns={stage: arm.stages_ns.get(stage, 0) for stage in metrics.STAGES},
         step_ms=metrics.ratio(sum(s.decode_ns for s in samples), steps) / 1e6,
-        plain_step_ms=plain_step_ns / 1e6,
+        plain_step_ms=both.plain_step_ns / 1e6,
         nodes_per_step=1.0 + metrics.ratio(drafted, steps),
         predicted=_predicted(arm),
-        waterfall=_waterfall(arm, plain_step_ns),
+        waterfall=_waterfall(arm, both.plain_step_ns),
+        prompts=prompts,
     )
-    for at, sample in enumerate(first):
-        row.prompts.append(
-            PromptRow(
-                request=sample.request,
-                question_id=sample.question_id,
-                category=sample.category,
-                turn=sample.turn,
-                num_prompt=sample.num_prompt,
-                tokens=sample.kept,
-                prefill_ms=float(np.median(mine[at].prefill)) / 1e6,
-                decode_ms=float(decode_P[at]) / 1e6,
-                tokens_per_second=metrics.tokens_per_second(sample.kept, int(decode_P[at])),
-                speedup=metrics.speedup(base_decode_P[at], decode_P[at]),
-                latency_reduction=metrics.latency_reduction(base_decode_P[at], decode_P[at]),
-                tokens_per_step=metrics.tokens_per_step(sample.emitted, sample.steps),
-                acceptance_rate=metrics.acceptance_rate(sample.accepted, sample.drafted),
-                matched=None if arm.why else sample.request not in differing,
-            )
+
+
+def _prompt_rows(arm: ArmRun, both: Pairing) -> list[PromptRow]:
+    differing = {difference.request for difference in arm.differences}
+    times = zip(both.first, both.mine, both.decode_ns_P, both.base_decode_ns_P, strict=True)
+    return [
+        PromptRow(
+            request=sample.request,
+            question_id=sample.question_id,
+            category=sample.category,
+            turn=sample.turn,
+            num_prompt=sample.num_prompt,
+            tokens=sample.kept,
+            prefill_ms=float(np.median(mine.prefill)) / 1e6,
+            decode_ms=float(decode_ns) / 1e6,
+            tokens_per_second=metrics.tokens_per_second(sample.kept, int(decode_ns)),
+            speedup=metrics.speedup(base_ns, decode_ns),
+            latency_reduction=metrics.latency_reduction(base_ns, decode_ns),
+            tokens_per_step=metrics.tokens_per_step(sample.emitted, sample.steps),
+            acceptance_rate=metrics.acceptance_rate(sample.accepted, sample.drafted),
+            matched=None if arm.why else sample.request not in differing,
         )
-    return row
-
-
-@dataclass(slots=True)
-class _Times:
-    """Nanoseconds of one request over its repeats."""
-
-    prefill: list[int]
-    decode: list[int]
-
-    @property
-    def whole(self) -> list[int]:
-        return [prefill + decode for prefill, decode in zip(self.prefill, self.decode, strict=True)]
-
-
-def _times(samples: dict[Key, Sample], keys: list[Key], request: int) -> _Times:
-    own = [samples[key] for key in keys if key[0] == request]
-    return _Times([s.prefill_ns for s in own], [max(s.decode_ns, 1) for s in own])
-
-
-def _by_key(arm: ArmRun) -> dict[Key, Sample]:
-    return {(sample.request, sample.repeat): sample for sample in arm.samples}
-
-
-def _shared(arm: ArmRun, plain: ArmRun) -> list[Key]:
-    """What both decoded: after a stop, one may be ahead of the other."""
-    return sorted(_by_key(arm).keys() & _by_key(plain).keys())
+        for sample, mine, decode_ns, base_ns in times
+    ]
 
 
 def _repetition(samples: list[Sample]) -> float:
