@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.compiled import at_hand, forward_for
+from engine.compiled import forward_for
 from engine.costs import PassCost
 from engine.decode import Engine
 from engine.drafters.base import Drafter, Sequence
@@ -18,6 +18,7 @@ from engine.drafters.lookup import Branches, LookupDrafter
 from engine.forward import Forward
 from engine.graphs import Rerun, graph_forward
 from engine.models import LoadedModel
+from engine.packages import at_hand
 from engine.replaying import tried
 from engine.requests import Request
 from engine.rules import Kernels, Verifier

@@ -329,7 +329,8 @@ def forwards_for(
 
         config.on_progress("compiling", "compiling in this process, a size at a time", None)
         return [inductor_forward(m, num_slots=config.batch) for m in models], "inductor"
-    from engine.compiled import at_hand, forward_for, why_not
+    from engine.compiled import forward_for
+    from engine.packages import at_hand, why_not
 
     if config.execution == "auto" and not all(at_hand(m, config.batch, p) for m, p in wanted):
         return eager
@@ -349,7 +350,8 @@ def _forward_in(mode: str, loaded: LoadedModel, part: Part, config: EngineConfig
     """One more forward in an engine's mode of execution; None: eager."""
     if mode != "compiled":
         return None
-    from engine.compiled import at_hand, forward_for
+    from engine.compiled import forward_for
+    from engine.packages import at_hand
 
     if config.execution == "auto" and not at_hand(loaded, config.batch, part):
         return None

@@ -45,7 +45,8 @@ class TwoPartTarget(Target):
         if self._shallow.loaded is not runner.loaded:
             return self
         if runner.run is not runner.eager:
-            from engine.compiled import at_hand, forward_for
+            from engine.compiled import forward_for
+            from engine.packages import at_hand
 
             if not at_hand(runner.loaded, runner.num_slots):
                 return self

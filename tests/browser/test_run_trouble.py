@@ -118,7 +118,7 @@ def test_compiling_is_offered_after_an_eager_run_and_stops_at_once(app: str, new
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled(timeout=20_000)
     expect(page.locator(".state")).to_contain_text("Stopped", timeout=LONG)
     compilers = [one for one in worker_of(app).children(recursive=True) if one.is_running()]
-    assert not [one for one in compilers if "engine.compiled" in one.cmdline()]
+    assert not [one for one in compilers if "engine.compiling" in one.cmdline()]
 
 
 def test_a_prompt_of_100_kb_is_refused_with_a_sentence(app: str, runs: Path, new_page: Callable):

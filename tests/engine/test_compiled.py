@@ -7,9 +7,10 @@ import shutil
 import pytest
 import torch
 
-from engine import compiled
+from engine import compiled, packages
 from engine.errors import UserError
 from engine.models import load_model
+from engine.paths import cache_folder
 from tests.engine.test_models import save
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, requests, tokens_of
 
@@ -57,34 +58,32 @@ def test_a_cancelled_compilation_leaves_nothing_behind(tmp_path):
 
     with pytest.raises(CancelledError):
         compiled.forward_for(loaded, 1, cancel)
-    assert not compiled.at_hand(loaded, 1)
+    assert not packages.at_hand(loaded, 1)
 
 
 @needs_compiler
 def test_a_damaged_package_is_dropped_and_eager_serves(folder, monkeypatch):
     loaded = load_model(folder, device="cpu")
-    monkeypatch.setattr(
-        compiled,
-        "package_path",
-        lambda m, kind, part=None: compiled.cache_folder() / f"bad-{kind}.pt2",
-    )
-    for kind in compiled.kinds_for(1):
-        path = compiled.package_path(loaded, kind)
+    for module in (compiled, packages):
+        monkeypatch.setattr(
+            module, "package_path", lambda m, kind, part=None: cache_folder() / f"bad-{kind}.pt2"
+        )
+    for kind in packages.kinds_for(1):
+        path = packages.package_path(loaded, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"not a package")
     engine = engine_for("autoregressive", {}, loaded, None, execution="auto")
     assert engine.mode == "eager"
-    assert not compiled.at_hand(loaded, 1)
+    assert not packages.at_hand(loaded, 1)
 
 
 def test_without_a_compiler_eager_serves_and_asking_says_why(folder, monkeypatch):
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
-    monkeypatch.setattr(compiled, "at_hand", lambda loaded, batch, part=None: False)
-    monkeypatch.setattr(
-        compiled,
-        "package_path",
-        lambda m, kind, part=None: compiled.cache_folder() / f"none-{kind}.pt2",
-    )
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    monkeypatch.setattr(packages, "at_hand", lambda loaded, batch, part=None: False)
+    for module in (compiled, packages):
+        monkeypatch.setattr(
+            module, "package_path", lambda m, kind, part=None: cache_folder() / f"none-{kind}.pt2"
+        )
     loaded = load_model(folder, device="cpu")
     assert engine_for("autoregressive", {}, loaded, None, execution="auto").mode == "eager"
     with pytest.raises(UserError, match="install g\\+\\+"):
@@ -93,10 +92,10 @@ def test_without_a_compiler_eager_serves_and_asking_says_why(folder, monkeypatch
 
 def test_the_name_of_a_package_follows_what_its_code_depends_on(folder, monkeypatch):
     loaded = load_model(folder, device="cpu")
-    base = compiled.package_path(loaded, "tree")
-    assert compiled.package_path(loaded, "single") != base
+    base = packages.package_path(loaded, "tree")
+    assert packages.package_path(loaded, "single") != base
     loaded.content_hash = "other"
-    assert compiled.package_path(loaded, "tree") != base
+    assert packages.package_path(loaded, "tree") != base
     loaded = load_model(folder, device="cpu")
     monkeypatch.setattr(torch, "__version__", "9.9")
-    assert compiled.package_path(loaded, "tree") != base
+    assert packages.package_path(loaded, "tree") != base

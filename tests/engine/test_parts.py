@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.compiled import package_path, part_from_json, part_to_json
+from engine.compiling import part_from_json, part_to_json
 from engine.errors import UserError
+from engine.packages import package_path
 from engine.parallel.build import RanksConfig
 from engine.parts import NORMED, Inside, Part, Sublayer, Uses, capture
 from engine.runner import Nodes, TreeRunner

@@ -40,8 +40,9 @@ def compile_pair(
     """
     from rich.progress import Progress, TaskID
 
-    from engine.compiled import at_hand, forward_for, why_not
+    from engine.compiled import forward_for
     from engine.errors import DecodeError, UserError
+    from engine.packages import at_hand, why_not
     from workbench.job import use_threads
     from workbench.models import load
     from workbench.terminal import err, say

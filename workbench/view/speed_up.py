@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import NamedTuple
 
-from engine.compiled import EXPECTED_SECONDS, kinds_for
+from engine.compiling import EXPECTED_SECONDS
+from engine.packages import kinds_for
 from workbench.spec import RunSpec
 from workbench.view.live import Live
 
