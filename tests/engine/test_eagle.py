@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -18,16 +17,15 @@ from engine.growth import top_k
 from engine.heads.eagle import EagleHead
 from engine.heads.eagle_model import DRAFTING, FEATURES
 from engine.heads.files import load_head
-from engine.models import load_model
 from engine.parts import capture
 from engine.requests import Request
 from engine.sampling import Sampling
 from engine.training.eagle import EagleObjective
 from engine.training.heads import HeadBatch
 from engine.tree import Source
+from tests.engine.compiling import SIZE, needs_compiler, square
 from tests.engine.heads_fixture import untrained, write_head
-from tests.engine.test_models import save
-from tests.engine.tiny import CONFIGS, VOCAB, decode_all, engine_for, requests, tiny, tokens_of
+from tests.engine.tiny import VOCAB, decode_all, engine_for, requests, tiny, tokens_of
 
 ARCHITECTURES = ["llama", "qwen3", "gpt2", "gpt-neox", "gemma3"]
 GREEDY = Sampling()
@@ -298,22 +296,23 @@ def test_published_heads_that_do_not_fit_are_refused(tmp_path):
         load_head(str(beyond), target, kind="eagle")
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 3])
-def test_a_compiled_head_drafts_the_same_trees(tmp_path, batch):
-    target = load_model(str(save(tmp_path / "model", CONFIGS["llama"])), device="cpu")
-    options = {"head": str(write_head(lively(target), target)), "nodes": 8, "depth": 3}
-    trees = []
-    for execution in ("eager", "compiled"):
-        engine = engine_for("eagle", options, target, None, batch=batch)
-        runner = engine._drafter._runner
-        if execution == "compiled":
-            runner.run = forward_for(runner.loaded, batch, lambda *_: None, part=DRAFTING)
-        assert runner.run.mode == execution
-        _, steps = decode_all(engine, requests(4, max_new_tokens=12))
-        trees.append([(step.request, step.position, step.tree.tokens_M.tolist()) for step in steps])
-    assert trees[0] == trees[1]
+def test_a_compiled_head_drafts_the_same_trees(tmp_path):
+    target = square(tmp_path / "model")
+    head = lively(target, intermediate=SIZE)
+    options = {"head": str(write_head(head, target)), "nodes": 8, "depth": 3}
+    for batch in (3, 1):  # one slot runs packages that three slots have needed
+        trees = []
+        for execution in ("eager", "compiled"):
+            engine = engine_for("eagle", options, target, None, batch=batch)
+            runner = engine._drafter._runner
+            if execution == "compiled":
+                runner.run = forward_for(runner.loaded, batch, lambda *_: None, part=DRAFTING)
+            assert runner.run.mode == execution
+            _, steps = decode_all(engine, requests(4, max_new_tokens=12))
+            trees.append([(s.request, s.position, s.tree.tokens_M.tolist()) for s in steps])
+        assert trees[0] == trees[1]
 
 
 def test_sizes_that_make_no_head_are_refused():

@@ -6,7 +6,6 @@ That its output is that of plain decoding is in test_contract.py, as for every m
 from __future__ import annotations
 
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
@@ -16,15 +15,14 @@ from engine.drafters.medusa import Options, accuracies_of, tree_of
 from engine.errors import UserError
 from engine.heads.files import load_head
 from engine.heads.medusa_fused import FusedMedusa
-from engine.models import load_model
 from engine.parts import NORMED, Inside, capture
 from engine.records import FinishReason
 from engine.requests import Request
 from engine.sampling import Sampling
 from engine.tree import Source
 from engine.verify_paths import Typical
+from tests.engine.compiling import needs_compiler, square
 from tests.engine.heads_fixture import medusa_by_heart, untrained, write_head
-from tests.engine.test_models import save
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, requests, tiny, tokens_of
 
 WARM = Sampling(temperature=0.8, seed=11)
@@ -126,10 +124,10 @@ def test_guesses_are_made_from_the_state_before_the_root(architecture, batch, ca
     assert checked > 500
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@needs_compiler
 @pytest.mark.slow
 def test_compiled_passes_keep_the_same_states(tmp_path):
-    target = load_model(str(save(tmp_path / "model", CONFIGS["mistral"])), device="cpu")
+    target = square(tmp_path / "model")
     head = str(write_head(shaken(target), target))
     trees = {}
     for execution in ("eager", "compiled"):
