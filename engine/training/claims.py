@@ -26,6 +26,13 @@ def same_claim(work_dir: Path, part: str, key: dict[str, Any]) -> bool:
     return bool(known == key)
 
 
+def claim(work_dir: Path, part: str, key: dict[str, Any], parts: Sequence[str]) -> None:
+    """Note what `part` is made for; `parts` that were made for something else are removed."""
+    if not same_claim(work_dir, part, key):
+        discard(work_dir, parts)
+        same_claim(work_dir, part, key)
+
+
 def discard(work_dir: Path, parts: Sequence[str]) -> None:
     """Remove parts (files or folders) and their notes."""
     for part in parts:

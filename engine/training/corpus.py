@@ -69,6 +69,15 @@ def is_held_out(path: str) -> bool:
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
+def read_sources(texts: Sequence[Path]) -> list[SourceFile]:
+    """Return the given texts as a corpus, or the standard library where none are given.
+
+    Raises:
+        ValueError: there is nothing to read.
+    """
+    return read_texts(texts) if texts else read_standard_library()
+
+
 def read_standard_library(root: Path | None = None) -> list[SourceFile]:
     """Return the standard library's `.py` files, sorted by path.
 

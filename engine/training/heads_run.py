@@ -54,14 +54,7 @@ def train_head(
         ValueError: rows longer than the target's context, or too little text for one.
     """
     run = HeadRun(recipe, target, data, objective, checkpoint=checkpoint)
-    run_to_end(
-        run,
-        checkpoint=checkpoint,
-        seconds_between=recipe.checkpoint_seconds,
-        device=recipe.device,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
+    run_to_end(run, checkpoint=checkpoint, on_progress=on_progress, should_stop=should_stop)
     return run.finish()
 
 

@@ -76,10 +76,26 @@ class Meter:
         self._watch = Stopwatch(state["seconds"])
 
 
+class Lasting(Protocol):
+    """What the loop reads of a recipe."""
+
+    @property
+    def device(self) -> str:
+        """Where it trains."""
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """From one checkpoint to the next."""
+
+
 class Run(Protocol):
     """A training run between two steps; everything in it goes into its state."""
 
     meter: Meter
+
+    @property
+    def recipe(self) -> Lasting:
+        """How it trains."""
 
     def step(self) -> None:
         """Take one optimiser step and note it."""
@@ -98,8 +114,6 @@ def run_to_end(
     run: Run,
     *,
     checkpoint: Path,
-    seconds_between: float,
-    device: str,
     on_progress: OnProgress,
     should_stop: ShouldStop,
 ) -> None:
@@ -108,7 +122,7 @@ def run_to_end(
     Raises:
         TrainingStopped: `should_stop` said so; the checkpoint is up to date.
     """
-    state = load_checkpoint(checkpoint, device=device)
+    state = load_checkpoint(checkpoint, device=run.recipe.device)
     if state is not None:
         run.load_state_dict(state)
         logger.info("took up %s at %.1f%%", checkpoint, 100 * run.meter.fraction)
@@ -119,7 +133,7 @@ def run_to_end(
             raise TrainingStopped(str(checkpoint))
         run.step()
         on_progress(run.progress())
-        if time.monotonic() - saved > seconds_between:
+        if time.monotonic() - saved > run.recipe.checkpoint_seconds:
             save_checkpoint(checkpoint, run.state_dict())
             saved = time.monotonic()
     save_checkpoint(checkpoint, run.state_dict())

@@ -23,7 +23,7 @@ from engine.models import LoadedModel, first_line, load_model
 from engine.training.account import corpus_account
 from engine.training.card import stamp
 from engine.training.claims import discard, same_claim
-from engine.training.corpus import SourceFile, Split, read_standard_library, read_texts, split
+from engine.training.corpus import SourceFile, Split, read_sources, split
 from engine.training.heads import HeadData, HeadRecipe, Hits, Objective, Trained
 from engine.training.heads_log import FILE, HeadLog
 from engine.training.heads_ngram import ngram_accuracy
@@ -254,7 +254,7 @@ def _account(job: HeadJob, parts: Split, *, num_tokens: int) -> dict[str, Any]:
 def _files(job: HeadJob) -> list[SourceFile]:
     if job.prompts:
         return [SourceFile(f"prompt-{at}", text) for at, text in enumerate(job.prompts) if text]
-    return read_texts(job.texts) if job.texts else read_standard_library()
+    return read_sources(job.texts)
 
 
 def _claim(job: HeadJob, target: LoadedModel, objective: Objective, work_dir: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,24 @@ def place(model: LlamaForCausalLM, device: torch.device | str) -> LlamaForCausal
     """Move a model to a device and return it."""
     nn.Module.to(model, device)
     return model
+
+
+def reload(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    device: str = "cpu",
+) -> LlamaForCausalLM:
+    """Save a model in half precision and return what a reader of the files gets, in float32."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.eos_token_id
+    model.generation_config.bos_token_id = None
+    place(model, "cpu").half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    loaded = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return place(loaded, device).eval()
 
 
 def precision(device: str) -> AbstractContextManager[Any]:

@@ -17,21 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from engine.training.account import corpus_account, trained
 from engine.training.agreement import held_out_loss
 from engine.training.card import write_cards
 from engine.training.checkpoint import load_checkpoint
-from engine.training.claims import discard, same_claim
-from engine.training.corpus import SourceFile, Split, read_standard_library, read_texts, split
+from engine.training.claims import claim, same_claim
+from engine.training.corpus import Split, read_sources, split
 from engine.training.distill import DistillRecipe, distill
 from engine.training.evaluate import evaluate_exits, evaluate_pair
 from engine.training.exits import NO_EXITS, ExitRecipe
-from engine.training.models import DRAFT_SHAPE, TARGET_SHAPE, ModelShape, place
+from engine.training.models import DRAFT_SHAPE, TARGET_SHAPE, ModelShape, reload
 from engine.training.prepare import Prepared, prepare
 from engine.training.progress import Budget, OnProgress, PairProgress, ShouldStop
+from engine.training.recipe import TextRecipe
 from engine.training.start import DECAY, PEAK, STAGES, Start, load_start
 from engine.training.store import TeacherStore, fill_store
 from engine.training.target import TargetData, TargetRecipe, train_target
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairRecipe:
+class PairRecipe(TextRecipe):
     """Everything that decides what pair comes out."""
 
     target_budget: Budget
@@ -59,12 +59,6 @@ class PairRecipe:
     """Layer dropout and early-exit loss of the target."""
     draft: bool = True
     """Whether a draft is made; without one the target's folder is named NAME."""
-    texts: tuple[Path, ...] = ()
-    """Files or folders to train on; the standard library when there are none."""
-    device: str = "cpu"
-    seed: int = 0
-    evaluate_tokens: int = 128
-    """Length of the greedy continuations on which agreement is measured."""
     target_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further fields of `TargetRecipe`."""
     teacher_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -93,15 +87,9 @@ def train_pair(
     """
     start = load_start(recipe.start, device=recipe.device) if recipe.start else None
     if start is not None:
-        recipe = dataclasses.replace(
-            recipe,
-            start=start.name,
-            target_shape=start.shape,
-            vocab_size=len(start.tokenizer),
-            context=start.context,
-        )
+        recipe = _going_on(recipe, start)
     on_progress(PairProgress(phase="corpus", fraction=0.0, message="reading sources"))
-    parts = split(_read_corpus(recipe))
+    parts = split(read_sources(recipe.texts))
     on_progress(PairProgress(phase="tokenizer", fraction=0.0, message="training and encoding"))
     prepared = prepare(
         parts,
@@ -111,24 +99,8 @@ def train_pair(
         seed=recipe.seed,
         tokenizer=start.tokenizer if start else None,
     )
-    if not same_claim(work_dir, "target", _target_key(recipe, start)):
-        raise ValueError(
-            f"{work_dir} holds a target of another shape, seed, beginning or exit training; "
-            "choose another --work-dir or start over with --no-resume"
-        )
     calls: dict[str, Any] = {"on_progress": on_progress, "should_stop": should_stop}
-    target = train_target(
-        target_recipe(recipe),
-        TargetData(
-            prepared.train,
-            prepared.library,
-            len(prepared.tokenizer),
-            prepared.tokenizer.eos_token_id,
-        ),
-        checkpoint=work_dir / "target.pt",
-        start=start.model if start else None,
-        **calls,
-    )
+    target = _make_target(recipe, start, prepared, work_dir=work_dir, **calls)
     folders = {"target": out / (f"{name}-target" if recipe.draft else name)}
     target = reload(target, prepared.tokenizer, folders["target"], device=recipe.device)
     models = {"target": target}
@@ -154,6 +126,43 @@ def train_pair(
     )
 
 
+def _going_on(recipe: PairRecipe, start: Start) -> PairRecipe:
+    """The recipe with the shape, vocabulary and context of the model to go on from."""
+    return dataclasses.replace(
+        recipe,
+        start=start.name,
+        target_shape=start.shape,
+        vocab_size=len(start.tokenizer),
+        context=start.context,
+    )
+
+
+def _make_target(
+    recipe: PairRecipe,
+    start: Start | None,
+    prepared: Prepared,
+    *,
+    work_dir: Path,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+) -> LlamaForCausalLM:
+    """Train the target. Raises ValueError where the work folder is another one's."""
+    if not same_claim(work_dir, "target", _target_key(recipe, start)):
+        raise ValueError(
+            f"{work_dir} holds a target of another shape, seed, beginning or exit training; "
+            "choose another --work-dir or start over with --no-resume"
+        )
+    end = prepared.tokenizer.eos_token_id
+    return train_target(
+        target_recipe(recipe),
+        TargetData(prepared.train, prepared.library, len(prepared.tokenizer), end),
+        checkpoint=work_dir / "target.pt",
+        start=start.model if start else None,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+
+
 def make_draft(
     recipe: PairRecipe,
     target: LlamaForCausalLM,
@@ -167,13 +176,8 @@ def make_draft(
     calls: dict[str, Any] = {"on_progress": on_progress, "should_stop": should_stop}
     # What a target wrote before it was trained further would teach a draft of the old one.
     learnt = {"target_tokens": (load_checkpoint(work_dir / "target.pt") or {}).get("tokens")}
-    if not same_claim(work_dir, "teacher", learnt):
-        discard(work_dir, ["teacher", "draft.pt"])
-        same_claim(work_dir, "teacher", learnt)
-    shape = dataclasses.asdict(recipe.draft_shape)
-    if not same_claim(work_dir, "draft", shape):
-        discard(work_dir, ["draft.pt"])
-        same_claim(work_dir, "draft", shape)
+    claim(work_dir, "teacher", learnt, ["teacher", "draft.pt"])
+    claim(work_dir, "draft", dataclasses.asdict(recipe.draft_shape), ["draft.pt"])
     store = TeacherStore(work_dir / "teacher")
     options = TeacherRecipe(seed=recipe.seed, **recipe.teacher_options)
     fill_store(
@@ -226,45 +230,6 @@ def _target_key(recipe: PairRecipe, start: Start | None) -> dict[str, Any]:
     if start is not None:
         key["start"] = start.content_hash
     return key | (dataclasses.asdict(recipe.exits) if recipe.exits else {})
-
-
-def reload(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    folder: Path,
-    *,
-    device: str = "cpu",
-) -> LlamaForCausalLM:
-    """Save a model in half precision and return what a reader of the files gets, in float32."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.eos_token_id
-    model.generation_config.bos_token_id = None
-    place(model, "cpu").half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    loaded = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return place(loaded, device).eval()
-
-
-def choose_device(name: str, *, threads: int | None = None) -> str:
-    """Return `cuda` or `cpu` for a name or `auto`, and set the number of processor threads.
-
-    Raises:
-        ValueError: a GPU is asked for and there is none, or the name is unknown.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r}: torch sees no CUDA device; use --device cpu")
-    if name != "cpu" and not name.startswith("cuda"):
-        raise ValueError(f"device {name!r} is not known; use cpu, cuda or auto")
-    return name
-
-
-def _read_corpus(recipe: PairRecipe) -> list[SourceFile]:
-    return read_texts(recipe.texts) if recipe.texts else read_standard_library()
 
 
 def _account(

@@ -117,14 +117,7 @@ def train_target(
         TrainingStopped: `should_stop` said so; the checkpoint is up to date.
     """
     run = _TargetRun(recipe, data, start)
-    run_to_end(
-        run,
-        checkpoint=checkpoint,
-        seconds_between=recipe.checkpoint_seconds,
-        device=recipe.device,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
+    run_to_end(run, checkpoint=checkpoint, on_progress=on_progress, should_stop=should_stop)
     return run.model
 
 

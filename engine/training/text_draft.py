@@ -24,12 +24,12 @@ from engine.text import REPLACEMENT, decode
 from engine.training.account import corpus_account
 from engine.training.batches import TokenArray
 from engine.training.checkpoint import load_checkpoint
-from engine.training.claims import discard, same_claim
-from engine.training.corpus import Split, read_standard_library, read_texts, split
-from engine.training.models import DRAFT_SHAPE, ModelShape
-from engine.training.pair import reload
+from engine.training.claims import claim
+from engine.training.corpus import Split, read_sources, split
+from engine.training.models import DRAFT_SHAPE, ModelShape, reload
 from engine.training.prepare import Prepared, prepare
 from engine.training.progress import Budget, OnProgress, PairProgress, ShouldStop
+from engine.training.recipe import TextRecipe
 from engine.training.spelling import evaluate_text_draft
 from engine.training.store import TeacherStore, fill_store
 from engine.training.target import Stage, TargetData, TargetRecipe, train_target
@@ -44,7 +44,7 @@ STAGES = (Stage(0, 256, 16), Stage(0.4, 512, 8), Stage(0.7, 1024, 4), Stage(0.9,
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextDraftRecipe:
+class TextDraftRecipe(TextRecipe):
     """Everything that decides what draft comes out."""
 
     budget: Budget
@@ -56,12 +56,6 @@ class TextDraftRecipe:
     shape: ModelShape = DRAFT_SHAPE
     context: int = 2048
     """Bytes: the longest window it is trained on is as long, or shorter."""
-    texts: tuple[Path, ...] = ()
-    """Files or folders to train on; the standard library when there are none."""
-    device: str = "cpu"
-    seed: int = 0
-    evaluate_tokens: int = 128
-    """Length of the target's greedy continuations on which agreement is measured."""
     writing_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Further fields of `TeacherRecipe`."""
     draft_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -92,7 +86,7 @@ def train_text_draft(
             "token ends a text; choose another --target"
         )
     on_progress(PairProgress(phase="corpus", fraction=0.0, message="reading sources"))
-    parts = split(read_texts(recipe.texts) if recipe.texts else read_standard_library())
+    parts = split(read_sources(recipe.texts))
     on_progress(PairProgress(phase="tokenizer", fraction=0.0, message="encoding"))
     theirs = prepare(
         parts, work_dir=work_dir / "target", seed=recipe.seed, tokenizer=target.tokenizer
@@ -105,17 +99,8 @@ def train_text_draft(
         tokenizer=byte_tokenizer(context=recipe.context),
     )
     _claim(recipe, target, work_dir)
-    store = TeacherStore(work_dir / "teacher")
-    options = TeacherRecipe(
-        **{"rollout_share": 1.0, "top": 1, "seed": recipe.seed} | recipe.writing_options
-    )
-    fill_store(
-        store,
-        lambda shard: teach(target.model, theirs.library, options, shard=shard),
-        recipe.writing_budget,
-        **calls,
-    )
-    written = rewrite(store.load(), target, prepared.tokenizer)
+    shards = _write(recipe, target, theirs, work_dir=work_dir, **calls)
+    written = rewrite(shards, target, prepared.tokenizer)
     draft = train_target(
         _trainer(recipe),
         TargetData(
@@ -139,6 +124,30 @@ def train_text_draft(
         out, model=draft, figures=figures, account=account, command=command,
         new_tokens=recipe.evaluate_tokens,
     )  # fmt: skip
+
+
+def _write(
+    recipe: TextDraftRecipe,
+    target: LoadedModel,
+    theirs: Prepared,
+    *,
+    work_dir: Path,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+) -> list[ScoredRows]:
+    """Let the target write, and return all that it wrote."""
+    store = TeacherStore(work_dir / "teacher")
+    options = TeacherRecipe(
+        **{"rollout_share": 1.0, "top": 1, "seed": recipe.seed} | recipe.writing_options
+    )
+    fill_store(
+        store,
+        lambda shard: teach(target.model, theirs.library, options, shard=shard),
+        recipe.writing_budget,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    return store.load()
 
 
 def rewrite(
@@ -189,13 +198,8 @@ def _trainer(recipe: TextDraftRecipe) -> TargetRecipe:
 def _claim(recipe: TextDraftRecipe, target: LoadedModel, work_dir: Path) -> None:
     """Throw away what was made for another target or another shape."""
     shape = dataclasses.asdict(recipe.shape) | {"context": recipe.context, "seed": recipe.seed}
-    for part, key, files in (
-        ("teacher", {"target": target.content_hash}, ["teacher", "draft.pt"]),
-        ("draft", shape, ["draft.pt"]),
-    ):
-        if not same_claim(work_dir, part, key):
-            discard(work_dir, files)
-            same_claim(work_dir, part, key)
+    claim(work_dir, "teacher", {"target": target.content_hash}, ["teacher", "draft.pt"])
+    claim(work_dir, "draft", shape, ["draft.pt"])
 
 
 def _account(

@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.models import LoadedModel, load_model
 from engine.training.batches import encode_files
-from engine.training.models import ModelShape, build_model
-from engine.training.pair import reload
+from engine.training.models import ModelShape, build_model, reload
 from engine.training.prepare import Prepared
 from engine.training.progress import Budget, PairProgress, TrainingStopped
 from engine.training.spelling import loss_by_position, measure_spelling

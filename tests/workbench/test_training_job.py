@@ -138,7 +138,7 @@ def test_the_library_is_put_into_tokens_once_and_a_stop_does_not_wait_for_it(
     from engine.training.corpus import SourceFile
 
     files = [SourceFile(f"m{at}.py", f"def f{at}(a):\n    return a\n" * 40) for at in range(140)]
-    monkeypatch.setattr(make_head, "read_standard_library", lambda: files)
+    monkeypatch.setattr(make_head, "read_sources", lambda texts: files)
     library = spec.model_copy(update={"texts": [], "tokens": 512})
     told: list[str] = []
 

@@ -63,8 +63,8 @@ def train_bytes(
     """
     prepare_process()
     from engine.training.claims import discard
-    from engine.training.pair import choose_device
     from engine.training.progress import Budget
+    from engine.training.recipe import choose_device
     from engine.training.text_draft import TextDraftRecipe, train_text_draft
 
     if not begin.resume:

@@ -102,8 +102,8 @@ class PlaceFlags(Flags):
 def recipe_of(passes: PassFlags, rate: RateFlags, place: PlaceFlags, optimiser: str) -> HeadRecipe:
     """What was typed as a recipe. Raises ValueError."""
     from engine.training.heads import HeadRecipe
-    from engine.training.pair import choose_device
     from engine.training.progress import Budget
+    from engine.training.recipe import choose_device
 
     device = choose_device(place.device, threads=place.threads)
     neither = passes.minutes is None and passes.tokens is None

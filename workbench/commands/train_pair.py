@@ -137,8 +137,9 @@ def _recipe(learning: LearningFlags, begin: BeginFlags, shapes: ShapeFlags) -> P
     """What was typed as a recipe. Raises ValueError."""
     from engine.training.exits import ExitRecipe
     from engine.training.models import TARGET_SHAPE
-    from engine.training.pair import PairRecipe, choose_device
+    from engine.training.pair import PairRecipe
     from engine.training.progress import Budget
+    from engine.training.recipe import choose_device
 
     if learning.start and shapes.target_shape:
         raise ValueError("--target-shape and --from exclude each other: the target keeps its shape")
