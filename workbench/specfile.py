@@ -14,64 +14,62 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.errors import UserError
+from workbench.jsonfiles import parse_object, read_object, write_text, wrong_field
 from workbench.spec import RunSpec
 
 #: given by the circumstances of a run, not part of what is asked for
 _NOT_ASKED = ("comparison", "arm")
 _SOURCES = ("prompt", "workload")
-_MOST_BYTES = 1 << 20
 
 
 def spec_text(spec: RunSpec) -> str:
     """A spec as it stands in a file: every field that is not the default, and the method."""
-    values = spec.model_dump(mode="json", exclude=set(_NOT_ASKED))
-    usual = {name: info.get_default(call_default_factory=True)
-             for name, info in RunSpec.model_fields.items()}  # fmt: skip
-    always = ("method", "options", "target", "draft")
+    return text_of(spec, leave=_NOT_ASKED, always=("method", "options", "target", "draft"))
+
+
+def text_of(spec: RunSpec, *, leave: Collection[str], always: Collection[str]) -> str:
+    """Fields of a run's or a load's spec as JSON: those `always` there, and what is not usual."""
+    values = spec.model_dump(mode="json", exclude=set(leave))
+    fields = type(spec).model_fields
+    usual = {name: info.get_default(call_default_factory=True) for name, info in fields.items()}
     kept = {name: v for name, v in values.items() if name in always or v != usual[name]}
     return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_spec(spec: RunSpec, file: Path) -> Path:
     """Write a spec as JSON. Raises UserError where that cannot be done."""
-    try:
-        file.write_text(spec_text(spec), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"The spec cannot be written to {file}: {error.strerror}.") from None
-    return file
+    return write_text(file, spec_text(spec), "The spec")
 
 
 def read_spec(file: Path) -> dict[str, Any]:
     """The checked fields that a file gives. Raises UserError naming the file and the field."""
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
-    return parse_spec(raw, where=str(file))
+    return _checked(read_object(file, "a spec"), str(file))
 
 
 def parse_spec(raw: bytes, *, where: str) -> dict[str, Any]:
     """The checked fields of a spec as bytes. Raises UserError; its sentence begins with `where`."""
-    if len(raw) > _MOST_BYTES:
-        raise UserError(f"{where} has {len(raw) / 1e6:.1f} MB; a spec is a small JSON file.")
-    try:
-        values = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON that can be read: {error}.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{where} holds a {type(values).__name__}; a spec is one JSON object.")
-    values = {name: value for name, value in values.items() if name not in _NOT_ASKED}
-    _check(values, where)
-    return values
+    return _checked(parse_object(raw, where=where, what="a spec"), where)
+
+
+def merge(
+    stored: Mapping[str, Any], values: Mapping[str, Any], over: Collection[str]
+) -> dict[str, Any]:
+    """Fields of a file, and those of `values` that it leaves open or that are `over` it.
+
+    Options of the method are taken one by one, unless another method was asked for.
+    """
+    found = dict(values) | {name: v for name, v in stored.items() if name not in over}
+    another = found["method"] != stored.get("method", found["method"])
+    found["options"] = (
+        dict(values["options"]) if another else {**stored.get("options", {}), **values["options"]}
+    )
+    return found
 
 
 def merged(
     stored: Mapping[str, Any], values: Mapping[str, Any], given: Collection[str]
 ) -> dict[str, Any]:
-    """The fields of a run: those of a file, and over them those whose flags were `given`.
-
-    Options of the method are taken one by one, unless another method was asked for.
-    """
+    """The fields of a run: those of a file, and over them those whose flags were `given`."""
     from engine.registry import METHODS
 
     over = set(given)
@@ -81,11 +79,7 @@ def merged(
         over |= set(_SOURCES)
         if "prompt" in over and values.get("prompt") is not None:
             over.add("limit")
-    found = dict(values) | {name: v for name, v in stored.items() if name not in over}
-    another = found["method"] != stored.get("method", found["method"])
-    found["options"] = (
-        dict(values["options"]) if another else {**stored.get("options", {}), **values["options"]}
-    )
+    found = merge(stored, values, over)
     if not METHODS[found["method"]].needs_draft:
         found = {name: v for name, v in found.items() if name != "other_drafts"} | {"draft": None}
     return found
@@ -105,9 +99,10 @@ def as_arm(stored: Mapping[str, Any], where: str) -> str:
     return arm_text(str(stored["method"]), {**stored.get("options", {}), **chosen})
 
 
-def _check(values: dict[str, Any], where: str) -> None:
+def _checked(values: dict[str, Any], where: str) -> dict[str, Any]:
     from engine.registry import METHODS, parse_options
 
+    values = {name: value for name, value in values.items() if name not in _NOT_ASKED}
     unknown = [name for name in values if name not in RunSpec.model_fields]
     if unknown:
         known = ", ".join(name for name in RunSpec.model_fields if name not in _NOT_ASKED)
@@ -120,15 +115,10 @@ def _check(values: dict[str, Any], where: str) -> None:
     try:
         spec = RunSpec.model_validate(values | ({} if both else {"prompt": "-"}))
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        if not first["loc"]:
-            raise UserError(f"{where}: {reason}.") from None
-        field = ".".join(map(str, first["loc"]))
-        value = repr(first["input"])[:80]
-        raise UserError(f"{where}: {field} is {value}; use {reason}.") from None
+        raise wrong_field(error, where) from None
     try:
         METHODS[spec.method]
         parse_options(spec.method, spec.options)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+    return values

@@ -10,6 +10,7 @@ import typer
 
 from engine.errors import UserError
 from workbench.commands.groups import Flags
+from workbench.jsonfiles import reason_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -210,7 +211,7 @@ def wrong_value(error: ErrorDetails, **flags: str) -> UserError:
 
     `flags` tells fields whose flag has another name.
     """
-    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    reason = reason_of(error)
     if not error["loc"]:
         return UserError(f"{reason[0].upper()}{reason[1:]}.")
     field, *inside = map(str, error["loc"])

@@ -25,7 +25,7 @@ _EVERY_S = 0.25
 
 def load_and_print(spec: LoadSpec, *, as_json: bool, save: Path | None) -> int:
     """Serve `spec`, show it, and return the exit code. Raises UserError for wrong input."""
-    from workbench.loading.files import write_text
+    from workbench.jsonfiles import write_text
 
     if save is not None:
         write_text(save, "", "The figures")  # before an hour is spent

@@ -165,24 +165,26 @@ def tune(
     if study.resume is not None:
         spec = _resumed(study.resume, method, values, given_flags(ctx))
     else:
-        values |= {
-            "workloads": [trial.workload],
-            "objective": trial.objective,
-            "limit": trial.limit,
-            "max_new_tokens": trial.max_new_tokens,
-            "fix": _assigned(searched.fix, "--fix"),
-            "space": _assigned(searched.space, "--space"),
-            "only": [one for text in searched.only or [] for one in listed(text)],
-            **models(names.target, names.draft),
-            "dtypes": [names.dtype],
-            "device": names.device,
-            "executions": [execution],
-            **vars(sampling),
-            **vars(running),
-        }
-        spec = _new(method, study.name, values)
+        values |= _settings(trial, searched, names) | {"executions": [execution]}
+        spec = _new(method, study.name, values | vars(sampling) | vars(running))
     code = _tune_and_print(spec, out=trial.out, fresh=study.fresh, as_json=trial.as_json)
     raise typer.Exit(code)
+
+
+def _settings(trial: TrialFlags, searched: SpaceFlags, names: PairFlags) -> dict[str, Any]:
+    """What a new study is made with, by the names of its spec."""
+    return {
+        "workloads": [trial.workload],
+        "objective": trial.objective,
+        "limit": trial.limit,
+        "max_new_tokens": trial.max_new_tokens,
+        "fix": _assigned(searched.fix, "--fix"),
+        "space": _assigned(searched.space, "--space"),
+        "only": [one for text in searched.only or [] for one in listed(text)],
+        **models(names.target, names.draft),
+        "dtypes": [names.dtype],
+        "device": names.device,
+    }
 
 
 def _tune_and_print(spec: TuneSpec, *, out: Path | None, fresh: bool, as_json: bool) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from engine.paths import runs_folder
 from engine.records import RequestRecord
 from engine.tree import MOST_DRAFTS
 from workbench.events import RunSummary
+from workbench.jsonfiles import write_whole
 from workbench.losslessness import Difference
 from workbench.spec import (
     EMBEDDED_DRAFT,
@@ -224,16 +224,7 @@ def new_comparison_id() -> str:
 def save(comparison: Comparison, runs: Path | None = None) -> Path:
     """Write it, whole or not at all. Raises UserError where it cannot be written."""
     file = _folder(runs) / f"{comparison.comparison_id}.json"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(comparison.as_json()), encoding="utf-8")
-        temporary.replace(file)
-    except OSError as error:
-        raise UserError(f"The comparison cannot be written to {file}: {error.strerror}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return file
+    return write_whole(file, comparison.as_json(), "The comparison")
 
 
 def comparison_ids(runs: Path | None = None) -> list[str]:

@@ -5,7 +5,6 @@ Those that ship lie in data/experiments/NAME.json; any other file of the form is
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from engine.errors import UserError
 from engine.paths import data_folder
 from workbench.comparing.result import CompareSpec
+from workbench.jsonfiles import read_object, reason_of
 from workbench.spec import EMBEDDED_DRAFT, EMBEDDED_TARGET
-
-_MOST_BYTES = 1 << 20
 
 
 class Source(BaseModel):
@@ -70,18 +68,7 @@ def load_experiment(wanted: str) -> Experiment:
 
 def read_experiment(file: Path) -> Experiment:
     """An experiment from its file. Raises UserError naming the file and the field."""
-    try:
-        raw = file.read_bytes()[: _MOST_BYTES + 1]
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
-    if len(raw) > _MOST_BYTES:
-        raise UserError(f"{file} is too large; an experiment is a small JSON file.")
-    try:
-        values = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not JSON that can be read: {error}.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file} holds a {type(values).__name__}; an experiment is a JSON object.")
+    values = read_object(file, "an experiment")
     try:
         return Experiment.model_validate(values | {"name": file.stem})
     except ValidationError as error:
@@ -123,5 +110,4 @@ def _reason(error: ValidationError) -> str:
         return f"{field} is missing."
     if first["type"] == "extra_forbidden":
         return f"{field} is no setting of an experiment."
-    said = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{field} is {str(first['input'])[:80]!r}; use {said}."
+    return f"{field} is {str(first['input'])[:80]!r}; use {reason_of(first)}."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import psutil
 
 from engine.errors import UserError
 from engine.paths import runs_folder
+from workbench.jsonfiles import write_whole
 from workbench.store.index import now_iso, process_alive
 from workbench.sweeping.spec import NAME, SweepSpec
 
@@ -110,17 +110,7 @@ def saved_before(spec: SweepSpec, runs: Path | None = None) -> int:
 
 def save_sweep(sweep: Sweep, runs: Path | None = None) -> Path:
     """Write it, whole or not at all. Raises UserError where it cannot be written."""
-    file = _file(sweep.spec.name, runs)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(sweep.as_json()), encoding="utf-8")
-        temporary.replace(file)
-    except OSError as error:
-        raise UserError(f"The sweep cannot be written to {file}: {error.strerror}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return file
+    return write_whole(_file(sweep.spec.name, runs), sweep.as_json(), "The sweep")
 
 
 def _check_same(before: SweepSpec, now: SweepSpec) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from engine.errors import UserError
 from workbench.comparing.expand import arm_text, expand
 from workbench.comparing.result import Baseline, CompareSpec
+from workbench.jsonfiles import reason_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -132,6 +133,5 @@ def build_sweep(values: dict[str, Any], *, where: str = "") -> SweepSpec:
         elif first["type"] == "extra_forbidden":
             reason = f"{field!r} is no setting; there are {', '.join(SweepSpec.model_fields)}"
         else:
-            said = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            reason = f"{field} is {first['input']!r}; {said}"
+            reason = f"{field} is {first['input']!r}; {reason_of(first)}"
         raise UserError(f"{where}{reason}.") from None
