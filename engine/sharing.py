@@ -7,9 +7,12 @@ both, so that nothing a draft has written is ever read as the target's.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 from engine.forward import Forward
+from engine.models import LoadedModel
 from engine.parts import Part, Uses
 from engine.room import Room
 from engine.runner import Nodes, TreeRunner
@@ -22,10 +25,18 @@ class SharedRunner(TreeRunner):
     The owner admits, commits and releases first; rows of this runner's tree are free after that.
     """
 
-    def __init__(self, owner: TreeRunner, part: Part, *, forward: Forward | None = None) -> None:
+    def __init__(
+        self,
+        owner: TreeRunner,
+        part: Part,
+        *,
+        forward: Forward | None = None,
+        loaded: LoadedModel | None = None,
+    ) -> None:
+        """`loaded`: what the owner runs, where that is a share of `owner.loaded`."""
         self._owner = owner
         super().__init__(
-            owner.loaded,
+            loaded or owner.loaded,
             num_slots=owner.num_slots,
             capacity=owner.capacity,
             max_tree=owner.max_tree,
@@ -72,6 +83,28 @@ class SharedRunner(TreeRunner):
         if batch:
             self.forward(batch)
         return {slot: self.node_rows[slot][: tree.num_nodes] for slot, tree in trees.items()}
+
+    def arrange(self, slot: int, rows_N: list[int]) -> None:
+        """Bring what a part that leaves early has written into the order of the nodes.
+
+        Node n of the tree was run as tree row `rows_N[n]`.
+        """
+        if rows_N == list(range(len(rows_N))):
+            return
+        start = int(self.length_B[slot])
+        kept = torch.tensor(rows_N, device=self._written[0].device) + start
+        for store in self._written:
+            store[slot, start : start + len(rows_N)] = store[slot, kept]
+
+    @cached_property
+    def _written(self) -> list[torch.Tensor]:
+        """Keys, values and the states at the exit, (slots, rows, ...)."""
+        assert self.part.last is not None
+        layers = list(range(self.part.last))
+        if self.part.graft is not None:  # the graft's come last
+            layers.append(len(self.keys) - 1)
+        kept = [store[layer] for layer in layers for store in (self.keys, self.values)]
+        return [self.states[self.part.last], *kept]
 
     def extend(self, slot: int, tokens: list[int]) -> None:
         raise AssertionError("the owner commits")

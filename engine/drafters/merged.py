@@ -2,8 +2,8 @@
 
 SpecInfer (Miao et al., 2305.09781), token tree merge: models that err in different places cover
 more of what the target may say than one of them does. Each model drafts its own tree under the same
-options; a token that several hang under the same path becomes one node. The models run one after
-another on one device.
+options; a token that several hang under the same path becomes one node. On one device the models
+run one after another.
 """
 
 from __future__ import annotations
@@ -69,12 +69,16 @@ class Merged:
             drafter.release(slot)
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
-        proposed = [drafter.propose(sequences) for drafter in self._drafters]
         trees = []
+        proposed = self._proposed(sequences)
         for sequence, own in zip(sequences, zip(*proposed, strict=True), strict=True):
             tree, self._parts[sequence.slot] = merge(own)
             trees.append(tree)
         return trees
+
+    def _proposed(self, sequences: list[Sequence]) -> list[list[TokenTree]]:
+        """What each drafter proposes."""
+        return [drafter.propose(sequences) for drafter in self._drafters]
 
     def observe(
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores

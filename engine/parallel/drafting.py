@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from engine.drafters.base import Sequence
+from engine.drafters.base import Drafter, Sequence
+from engine.drafters.merged import Merged
 from engine.growth import Noise
 from engine.parallel.construct import SharedDrafter
 from engine.parallel.place import Place
@@ -41,9 +42,7 @@ class Started(NamedTuple):
 class DraftSide:
     """A drafting rank's drafter, with its own copy of the requests under way."""
 
-    def __init__(
-        self, drafter: SharedDrafter, place: Place, sampling: Sampling, vocab_size: int
-    ) -> None:
+    def __init__(self, drafter: Drafter, place: Place, sampling: Sampling, vocab_size: int) -> None:
         self.drafter = drafter
         self._place = place
         self._sampling, self._vocab_size = sampling, vocab_size
@@ -55,7 +54,8 @@ class DraftSide:
         for one in started:
             noise = Noise(self._sampling, request=one.request, vocab_size=self._vocab_size)
             self._sequences[one.slot] = Sequence(one.slot, list(one.tokens), one.remaining, noise)
-        with self._place.lanes.note("draft", "prefill"):
+        shared = isinstance(self.drafter, SharedDrafter)  # else its runner notes
+        with self._place.lanes.note("draft", "prefill") if shared else nullcontext():
             self.drafter.admit(*(self._sequences[one.slot] for one in started))
 
     def propose(self, step: int, wanted: list[Wanted]) -> list[TokenTree]:
@@ -80,15 +80,17 @@ class DraftSide:
         # a drafter on ranks looks at the path alone: logits of the target would have to be sent
         self.drafter.observe(sequence, self._trees[slot], verdict, None)  # type: ignore[arg-type]
 
-    def release(self, slot: int) -> None:
-        """The request is over."""
+    def release(self, slot: int, tokens: list[int]) -> None:
+        """The request is over; `tokens` were emitted since it was last told."""
+        self._sequences[slot].tokens.extend(tokens)  # some learn from what was answered
         self.drafter.release(slot)
-        self._sequences.pop(slot, None)
+        del self._sequences[slot]
         self._trees.pop(slot, None)
 
     def idle(self) -> None:
         """Nothing is asked for just now: a drafter that can goes on by itself."""
-        self.drafter.go_on(self._place.busy)
+        if isinstance(self.drafter, SharedDrafter):
+            self.drafter.go_on(self._place.busy)
 
     def _take(self, sequence: Sequence, tokens: list[int]) -> None:
         if tokens:
@@ -97,17 +99,20 @@ class DraftSide:
 
 
 class Ranks(Protocol):
-    """How rank 0 reaches the drafting ranks."""
+    """How rank 0 reaches the ranks that a draft model is on."""
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Have the drafting ranks but this one do something."""
+        """Have those but this one do something."""
 
-    def answer(self, name: str, *arguments: Any) -> Any:
-        """Have all do something, and wait for what the first of them says."""
+    def ask(self, name: str, *arguments: Any) -> None:
+        """Have all do something; the first of them will say what came of it."""
+
+    def answer(self) -> Any:
+        """Wait for what was asked."""
 
 
 class ParallelDrafter:
-    """Rank 0's drafter: the drafting ranks, with or without itself, propose the trees."""
+    """Rank 0's drafter: ranks of a draft model, with or without itself, propose the trees."""
 
     def __init__(
         self,
@@ -123,21 +128,31 @@ class ParallelDrafter:
         self._ranks, self._side = ranks, side
         self._step, self._guarded, self._place = step, guarded, place
         self._told: dict[int, int] = {}  # tokens that the ranks know, by slot
+        self._sequences: dict[int, Sequence] = {}
 
     def admit(self, *sequences: Sequence) -> None:
         for s in sequences:
-            self._told[s.slot] = len(s.tokens)
+            self._told[s.slot], self._sequences[s.slot] = len(s.tokens), s
         started = [Started(s.slot, s.noise.request, list(s.tokens), s.remaining) for s in sequences]
         self._all("admit", started)
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
+        return self.begin(sequences)()
+
+    def begin(self, sequences: list[Sequence]) -> Callable[[], list[TokenTree]]:
+        """Have the ranks begin with the trees; what is returned waits for them."""
         wanted = [Wanted(s.slot, self._news(s), s.remaining, s.budget) for s in sequences]
-        if self._side is None:
-            with self._place.lanes.note("network", "await trees"):
-                return self._ranks.answer("propose", self._step(), wanted)
-        self._ranks.call("propose", self._step(), wanted)
-        with self._guarded():
-            return self._side.propose(self._step(), wanted)
+        step, side = self._step(), self._side
+        (self._ranks.ask if side is None else self._ranks.call)("propose", step, wanted)
+
+        def trees() -> list[TokenTree]:
+            if side is None:
+                with self._place.lanes.note("network", "await trees"):
+                    return self._ranks.answer()
+            with self._guarded():
+                return side.propose(step, wanted)
+
+        return trees
 
     def observe(
         self, sequence: Sequence, tree: TokenTree, verdict: Verdict, scores: Scores
@@ -146,8 +161,9 @@ class ParallelDrafter:
         self._all("observe", sequence.slot, news, verdict.path_A, verdict.next_token)
 
     def release(self, slot: int) -> None:
-        self._told.pop(slot, None)
-        self._all("release", slot)
+        sequence = self._sequences.pop(slot, None)
+        if sequence is not None:  # else it was never admitted
+            self._all("release", slot, self._news(sequence))
 
     def _news(self, sequence: Sequence) -> list[int]:
         """Tokens that the ranks have not been told."""
@@ -159,3 +175,20 @@ class ParallelDrafter:
         self._ranks.call(name, *arguments)
         if self._side is not None:
             getattr(self._side, name)(*arguments)
+
+
+class MergedOnRanks(Merged):
+    """Trees of several draft models, drafted at once by the ranks that those are on."""
+
+    def _proposed(self, sequences: list[Sequence]) -> list[list[TokenTree]]:
+        begun = {
+            at: drafter.begin(sequences)
+            for at, drafter in enumerate(self._drafters)
+            if isinstance(drafter, ParallelDrafter)
+        }
+        own = {
+            at: drafter.propose(sequences)
+            for at, drafter in enumerate(self._drafters)
+            if at not in begun
+        }
+        return [own[at] if at in own else begun[at]() for at in range(len(self._drafters))]

@@ -8,8 +8,8 @@ import torch
 
 from engine.compiling import part_from_json, part_to_json
 from engine.errors import UserError
+from engine.parallel.asked import RanksConfig
 from engine.packages import package_path
-from engine.parallel.build import RanksConfig
 from engine.parts import NORMED, Inside, Part, Sublayer, Uses, capture
 from engine.runner import Nodes, TreeRunner
 from engine.sharing import SharedRunner
@@ -146,6 +146,6 @@ def test_parts_have_packages_of_their_own():
     assert len({package_path(loaded, "tree", part) for part in parts}) == len(parts)
 
 
-def test_several_ranks_are_refused_with_a_sentence():
-    with pytest.raises(UserError, match="leave out --ranks"):
+def test_ranks_without_anything_to_do_are_refused_with_a_sentence():
+    with pytest.raises(UserError, match=r"nothing to do: .* Use --parallel target"):
         engine_for("early-exit", {"layers": 1}, tiny(), None, ranks=RanksConfig(num_ranks=2))
