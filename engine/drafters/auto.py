@@ -91,9 +91,9 @@ class AutoDrafter(ModelDrafter):
 
     # -- a request -----------------------------------------------------------------------------
 
-    def admit(self, sequence: Sequence) -> None:
-        super().admit(sequence)
-        self._luck[sequence.slot] = Luck()
+    def admit(self, *sequences: Sequence) -> None:
+        super().admit(*sequences)
+        self._luck |= {sequence.slot: Luck() for sequence in sequences}
         self._silent = max(self._silent, _CREDIT)
         self.pace.interrupted()
 
