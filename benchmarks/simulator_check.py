@@ -2,8 +2,9 @@
 
 A profile is measured first: passes of both models over the nodes of a whole batch
 (engine/costs.py), and waves of requests under the method, whose steps give acceptance and what a
-batch takes around its passes. Then a Poisson load of other requests is served for real, and the
-same arrivals by the same scheduler on the virtual clock, with several seeds of what is accepted.
+batch takes around its passes. A Poisson load of other requests is served for real between two such
+calibrations, since a machine may be slower now and faster then; and the same arrivals by the same
+scheduler on the virtual clock, with several seeds of what is accepted.
 
     python benchmarks/simulator_check.py                    # about two minutes
     python benchmarks/simulator_check.py --quick            # twenty seconds, to see that it works
@@ -27,8 +28,9 @@ from rich.table import Table
 
 from engine.costs import PairCost, contexts_up_to, measure, sizes_up_to
 from engine.decode import Engine
-from engine.engine import EngineConfig, build_engine, forwards_for
+from engine.engine import EngineConfig, build_engine
 from engine.errors import UserError
+from engine.execution import forwards_for
 from engine.models import LoadedModel, load_model
 from engine.parts import Part
 from engine.paths import data_folder
@@ -56,6 +58,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 WIDE = ("dynamic-tree", {"policy": "best-first", "nodes": 32, "depth": 6, "top_k": TOP_K})
 CAPACITY, SEEDS = 384, 5
+#: what requests of a wave come after one another
+APART_NS = 30_000_000
 COMPARED = ("output_throughput", "ttft", "tpot", "e2el")
 
 
@@ -136,14 +140,22 @@ def waves(
     arguments: argparse.Namespace,
     *,
     waves_of: int,
+    first: int = 0,
 ) -> Changes:
-    """Full batches that run down to the last request, so that every batch size occurs."""
+    """Batches that fill and run down to the last request, so that every batch size occurs.
+
+    Half of the prompts are read together and half while others decode. `first` is the number of
+    the first wave, by which requests are numbered.
+    """
     engine = engine_of(method, pair, arguments)
     told = Changes([], [], [], [])
-    for wave in range(waves_of + 1):  # the first one warms up
-        orders = [Order(prompts.request(100 * wave + at), 0) for at in range(arguments.slots)]
+    for wave in range(first, first + waves_of + 1):
+        orders = [
+            Order(prompts.request(100 * wave + at), max(at - arguments.slots // 2, 0) * APART_NS)
+            for at in range(arguments.slots)
+        ]
         new = serve(engine, orders)
-        if wave:
+        if wave > first:  # the first one warms up
             for into, more in zip(told, new, strict=True):
                 into.extend(more)
     return told
@@ -175,15 +187,22 @@ def check(
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """One method: measured and simulated figures of the same arrivals, and their ratios."""
-    waved = waves(METHODS[name], pair, prompts, arguments, waves_of=2 if arguments.quick else 4)
+    few = 1 if arguments.quick else 3
+    waved = waves(METHODS[name], pair, prompts, arguments, waves_of=few)
+    orders = stored or poisson(prompts, capacity_of(waved), arguments)
+    real = serve(engine_of(METHODS[name], pair, arguments), orders)
+    after = waves(METHODS[name], pair, prompts, arguments, waves_of=few, first=few + 1)
+    for into, more in zip(waved, after, strict=True):
+        into.extend(more)
     context = float(np.mean([step.position for step in waved.steps]))
-    around = fit(passes, waved.ticks, waved.arrivals, context=context, draft_rows=rows_of(name))
-    costs = MeasuredCosts(passes, around)
+    around = fit(
+        passes, waved.ticks, waved.arrivals, context=context, draft_rows=rows_of(name),
+        slots=arguments.slots,
+    )  # fmt: skip
+    costs = MeasuredCosts(passes, around, slots=arguments.slots)
     # its own steps where it drafts in one way, wide ones where it chooses
     steps = MeasuredSteps.from_steps(waved.steps) if name == "dynamic" else wide
     model = StepModel(shape_of(name, steps, costs), costs, steps)
-    orders = stored or poisson(prompts, capacity_of(waved), arguments)
-    real = serve(engine_of(METHODS[name], pair, arguments), orders)
     measured = figures(of_rows(real.arrivals, real.ticks, slots=arguments.slots))
     runs = [
         replay(real.arrivals, model, num_slots=arguments.slots, capacity=CAPACITY, seed=seed)

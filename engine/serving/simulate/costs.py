@@ -20,6 +20,8 @@ from engine.serving.trace import ArrivalRow, Tick
 
 #: tokens by which contexts are told apart
 _CONTEXT_STEP = 32
+#: a step that took so many times what as many requests usually take was interrupted
+_INTERRUPTED = 2.0
 
 
 class Costs(Protocol):
@@ -27,8 +29,13 @@ class Costs(Protocol):
 
     said: str  # where they come from, for people; derived ones say that they are
 
-    def score_ms(self, rows_N: np.ndarray, batch: int, context: float) -> np.ndarray:
-        """Of target passes over so many rows, at the batch's mean context."""
+    def score_ms(
+        self, rows_N: np.ndarray, batch: int, context: float, *, span: int = 0
+    ) -> np.ndarray:
+        """Of target passes over so many rows, at the batch's mean context.
+
+        `span`: slots up to the last one in use; 0: as many as there are requests.
+        """
 
     def draft_ms(self, rows: Sequence[int], batch: int, context: float) -> float:
         """Of draft passes over so many rows each."""
@@ -60,13 +67,22 @@ class MeasuredCosts:
     pair: PairCost
     around: Around = ALONE
     said: str = "measured on this machine"
+    #: of the batch in which passes were measured; 1: they cost by their rows alone
+    slots: int = 1
     _tables: dict[tuple[bool, int, int], np.ndarray] = field(default_factory=dict)
 
-    def score_ms(self, rows_N: np.ndarray, batch: int, context: float) -> np.ndarray:
+    def score_ms(
+        self, rows_N: np.ndarray, batch: int, context: float, *, span: int = 0
+    ) -> np.ndarray:
         step, request, scale = self.around.score
         rows = np.asarray(rows_N)
-        table = self._table(self.pair.target, context, int(rows.max(initial=1)))
-        return step + request * batch + scale * table[rows]
+        table = self._table(self.pair.target, context, int(rows.max(initial=1)) + self.slots)
+        if self.slots == 1:
+            ms_N = table[rows]
+        else:  # as `PairCost.scoring`: slots cost what there is to look at, further nodes their row
+            looked = (span or batch) if batch > 1 else 1
+            ms_N = table[looked] + table[self.slots + rows - batch] - table[self.slots]
+        return step + request * batch + scale * ms_N
 
     def draft_ms(self, rows: Sequence[int], batch: int, context: float) -> float:
         if not rows:
@@ -99,33 +115,46 @@ def fit(
     *,
     context: float,
     draft_rows: Callable[[int], Sequence[int]],
+    slots: int = 1,
 ) -> Around:
     """What a calibration run says of batches, by least squares that are never negative.
 
-    The slowest tenth of the ticks is left out: what disturbs a step only ever makes it slower.
-    `context` is the run's mean; `draft_rows` says what each draft pass of a batch runs. Raises
-    ValueError for a run too short to say anything.
+    What a tick is off by counts as a share of what such ticks take, so that small batches come out
+    as right as large ones; one that took twice as long was interrupted and is left out. `context`
+    is the run's mean, `slots` are those of `MeasuredCosts`; `draft_rows` says what each draft pass
+    of a batch runs. Raises ValueError for a run too short to say anything.
     """
     tokens, read_ns = _reads(arrivals)
     if len(ticks) < 20 or not tokens:
         raise ValueError("a calibration run needs twenty steps and a request")
-    costs = MeasuredCosts(pair, Around((0.0, 0.0, 1.0), (0.0, 0.0, 1.0)))
-    rows = [tick.row for tick in _undisturbed(ticks)]
+    costs = MeasuredCosts(pair, Around((0.0, 0.0, 1.0), (0.0, 0.0, 1.0)), slots=slots)
+    usual_ns = _usual(ticks)
+    taken = [
+        (tick, usual)
+        for tick, usual in zip(ticks, usual_ns, strict=True)
+        if _took(tick) <= _INTERRUPTED * usual
+    ]
+    rows, usual_ns = [tick.row for tick, _ in taken], np.array([usual for _, usual in taken])
     batch = np.array([row.active for row in rows], float)
     nodes = np.array([row.nodes for row in rows], float)
     passes = np.array([row.draft_passes for row in rows], float)
-    scored = costs.score_ms((batch + nodes).astype(int), 1, context)
+    scored = np.array([_score(costs, tick, context) for tick, _ in taken])
     drafted = [
         costs.draft_ms(list(draft_rows(row.active))[: row.draft_passes], row.active, context)
         for row in rows
     ]
     ones = np.ones(len(rows))
-    score = _solve([ones, batch, scored], [row.score_ns for row in rows])
-    draft = _solve([passes, passes * batch, np.array(drafted)], [row.draft_ns for row in rows])
-    rest = _solve(
-        [ones, batch, nodes], [row.verify_ns + row.commit_ns + row.rest_ns for row in rows]
+    score = _solve([ones, batch, scored], [row.score_ns for row in rows], usual_ns)
+    draft = _solve(
+        [passes, passes * batch, np.array(drafted)], [row.draft_ns for row in rows], usual_ns
     )
-    prefill = _solve([np.ones(len(tokens)), np.array(tokens, float)], read_ns)
+    rest = _solve(
+        [ones, batch, nodes],
+        [row.verify_ns + row.commit_ns + row.rest_ns for row in rows],
+        usual_ns,
+    )
+    alike = np.ones(len(tokens))
+    prefill = _solve([alike, np.array(tokens, float)], read_ns, alike)
     return Around(
         (score[0], score[1], score[2]),
         (draft[0], draft[1], draft[2]),
@@ -153,18 +182,31 @@ def _reads(arrivals: Sequence[ArrivalRow]) -> tuple[list[int], list[int]]:
     return tokens, times
 
 
-def _undisturbed(ticks: Sequence[Tick]) -> list[Tick]:
-    """Those that took no more than most of their size did."""
-    per_row = [
-        (tick.row.end_ns - tick.row.begin_ns) / (tick.row.active + tick.row.nodes) for tick in ticks
-    ]
-    most = np.quantile(per_row, 0.9)
-    return [tick for tick, each in zip(ticks, per_row, strict=True) if each <= most]
+def _took(tick: Tick) -> int:
+    return tick.row.end_ns - tick.row.begin_ns
 
 
-def _solve(features: list[np.ndarray], measured_ns: Sequence[int]) -> list[float]:
-    """Coefficients in milliseconds."""
-    found, _ = nnls(np.stack(features, axis=1), np.asarray(measured_ns, float) * 1e-6)
+def _usual(ticks: Sequence[Tick]) -> np.ndarray:
+    """For each tick, nanoseconds of the median one with as many requests."""
+    took = np.array([_took(tick) for tick in ticks], float)
+    active = np.array([tick.row.active for tick in ticks])
+    return np.array([np.median(took[active == size]) for size in active])
+
+
+def _score(costs: MeasuredCosts, tick: Tick, context: float) -> float:
+    """What the tables say of a tick's target pass, over the slots that it looked at."""
+    row, span = tick.row, max(share.slot for share in tick.shares) + 1
+    return float(
+        costs.score_ms(np.array([row.active + row.nodes]), row.active, context, span=span)[0]
+    )
+
+
+def _solve(
+    features: list[np.ndarray], measured_ns: Sequence[int], usual_ns: np.ndarray
+) -> list[float]:
+    """Coefficients in milliseconds; what a reading is off by counts by what is usual for it."""
+    known = np.stack(features, axis=1) / usual_ns[:, None]
+    found, _ = nnls(known, np.asarray(measured_ns, float) * 1e-6 / usual_ns)
     return [float(value) for value in found]
 
 

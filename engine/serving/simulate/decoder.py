@@ -105,6 +105,7 @@ class SimulatedDecoder:
             budgets_B=None
             if budgets is None
             else np.array([budgets.get(a.request.index, 1 << 30) for a in batch]),
+            span=max(slot for slot, active in enumerate(self._slots) if active is not None) + 1,
         )
         self._clock.advance_ms(taken.ms)
         times = StageTimes(

@@ -220,6 +220,7 @@ class _Book:
             self._source[active],
             self._start[active] + kept_B,
             (self._load.prompt[active] + kept_B).astype(float),
+            span=int(taken_slots[-1]) + 1,
         )
         now += round(taken.ms * 1e6)
         new_B = np.minimum(taken.emitted_B, self._load.tokens[active] - kept_B)

@@ -41,14 +41,18 @@ class StepModel(NamedTuple):
         context_B: np.ndarray,
         *,
         budgets_B: np.ndarray | None = None,
+        span: int = 0,
     ) -> StepTaken:
-        """Requests that walk along `source_B` and are at `position_B` of them, counted on."""
+        """Requests that walk along `source_B` and are at `position_B` of them, counted on.
+
+        They are in the first `span` slots; 0: in the first ones without a gap.
+        """
         batch = len(source_B)
         context = float(context_B.sum()) / batch
         at_B = self.steps.at(source_B, position_B)
         choice = self.shape.choose(at_B, context=context, budgets_B=budgets_B)
         nodes = int(choice.nodes_B.sum())
-        score = self.costs.score_ms(np.array([batch + nodes]), batch, context)
+        score = self.costs.score_ms(np.array([batch + nodes]), batch, context, span=span)
         return StepTaken(
             choice,
             choice.accepted_B.astype(np.int64) + 1,

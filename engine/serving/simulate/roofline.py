@@ -74,7 +74,9 @@ class Roofline:
         over = f" over {gpus}" if gpus > 1 else ""
         self.said = f"{DERIVED}: {target.name} with {draft.name} on {device.name}{over}, roofline"
 
-    def score_ms(self, rows_N: np.ndarray, batch: int, context: float) -> np.ndarray:
+    def score_ms(
+        self, rows_N: np.ndarray, batch: int, context: float, *, span: int = 0
+    ) -> np.ndarray:
         return self._target.ms(np.asarray(rows_N, float), batch, context)
 
     def draft_ms(self, rows: Sequence[int], batch: int, context: float) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.costs import PairCost, PassCost
 from engine.serving.simulate.costs import Around, MeasuredCosts, fit
 from engine.serving.simulate.fleet import Load
 from engine.serving.simulate.replay import replay
 from engine.serving.simulate.shapes import Dynamic
-from tests.engine.serving.simulate.known import PAIR, costs, measured
+from tests.engine.serving.simulate.known import NOTHING_AROUND, PAIR, costs, measured
 from tests.engine.serving.simulate.test_simulation import model, rows
 
 
@@ -42,6 +43,43 @@ def test_a_fit_finds_what_made_the_ticks():
         for part in ("score", "draft", "rest"):
             values = [_part(one, part, batch, nodes) for one in (made, again)]
             assert values[1] == pytest.approx(values[0], rel=0.02), (part, batch)
+
+
+#: measured over four slots: 8 ms by the slot and 0.5 by the row
+BY_SLOT = PairCost(
+    PassCost(tuple(range(1, 65)), (1,), (tuple(8.0 * min(n, 4) + 0.5 * n for n in range(1, 65)),)),
+    PAIR.draft,
+)
+
+
+def test_slots_cost_what_there_is_to_look_at_and_nodes_their_row():
+    found = MeasuredCosts(BY_SLOT, NOTHING_AROUND, slots=4)
+    scored = [
+        float(found.score_ms(np.array([batch + nodes]), batch, 9.0, span=span)[0])
+        for batch, nodes, span in ((4, 0, 4), (2, 0, 0), (2, 6, 2), (2, 6, 4), (1, 2, 3))
+    ]
+    assert scored == pytest.approx([34.0, 17.0, 20.0, 37.0, 9.5])
+
+
+def test_a_fit_is_as_right_for_small_batches_as_for_large_ones():
+    """Also where few steps had one request, took longest by the row, and one was interrupted."""
+    made = MeasuredCosts(BY_SLOT, NOTHING_AROUND._replace(score=(3.0, 0.0, 1.2)), slots=4)
+    shape = Dynamic(measured(), nodes=6, depth=3, width=2)
+    load = Load(np.zeros(16, int), np.full(16, 20), np.tile([40, 40, 40, 50], 4))
+    told = replay(rows(load), model(shape, made), num_slots=4, capacity=128)
+    tick = told.ticks[5]
+    slept = tick.row._replace(end_ns=tick.row.end_ns + 10**9, score_ns=tick.row.score_ns + 10**9)
+    found = fit(
+        BY_SLOT, [*told.ticks[:5], tick._replace(row=slept), *told.ticks[6:]], told.arrivals,
+        context=30.0, draft_rows=lambda batch: [batch, 2 * batch, 2 * batch], slots=4,
+    )  # fmt: skip
+    again = MeasuredCosts(BY_SLOT, found, slots=4)
+    for batch, nodes, span in ((1, 6, 1), (2, 8, 4), (4, 24, 4)):
+        values = [
+            float(one.score_ms(np.array([batch + nodes]), batch, 30.0, span=span)[0])
+            for one in (made, again)
+        ]
+        assert values[1] == pytest.approx(values[0], rel=0.01)
 
 
 def _part(one: MeasuredCosts, part: str, batch: int, nodes: int) -> float:
