@@ -7,8 +7,6 @@ verification goes on from them. Nodes that drafting never ran run first.
 
 from __future__ import annotations
 
-import torch
-
 from engine.parts import Part
 from engine.runner import TreeRunner
 from engine.sharing import SharedRunner
@@ -22,17 +20,10 @@ class TwoPartTarget(Target):
     def __init__(self, runner: TreeRunner, shallow: SharedRunner) -> None:
         super().__init__(runner)
         self._shallow = shallow
-        layers = list(range(runner.part.first))
-        if runner.uses.kv_shapes:  # the graft's come last
-            layers.append(len(runner.keys) - 1)
-        #: all that the shallow part has written, (slots, rows, ...)
-        self._written = [runner.states[runner.part.first]]
-        for layer in layers:
-            self._written += [runner.keys[layer], runner.values[layer]]
 
     def score(self, trees: dict[int, TokenTree]) -> dict[int, Scores]:
         for slot, rows_N in self._shallow.run_all(trees).items():
-            self._arrange(slot, rows_N)
+            self._shallow.arrange(slot, rows_N)
         return super().score(trees)
 
     def whole(self) -> Target:
@@ -58,12 +49,3 @@ class TwoPartTarget(Target):
     def commit(self, slot: int, path_A: list[int]) -> None:
         super().commit(slot, path_A)
         self._shallow.keep(slot, [])
-
-    def _arrange(self, slot: int, rows_N: list[int]) -> None:
-        """Bring what the shallow part has written into the order of the nodes."""
-        if rows_N == list(range(len(rows_N))):
-            return
-        start = int(self.runner.length_B[slot])
-        kept = torch.tensor(rows_N, device=self._written[0].device) + start
-        for store in self._written:
-            store[slot, start : start + len(rows_N)] = store[slot, kept]
