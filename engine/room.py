@@ -42,8 +42,10 @@ class Room:
         more: Sequence[tuple[int, int, int]] = (),
     ) -> None:
         self.num_slots, self.rows_per_slot = num_slots, rows_per_slot
-        where = {"dtype": DTYPES[loaded.dtype], "device": torch.device(loaded.device)}
-        self._where: dict[str, Any] = where
+        self._where: dict[str, Any] = {
+            "dtype": DTYPES[loaded.dtype],
+            "device": torch.device(loaded.device),
+        }
         #: all layers as one tensor (2 x layers, slots, rows, features), where they are alike
         self._all_layers: torch.Tensor | None = None
         #: hidden states kept at each point, (slots, rows, D)

@@ -132,8 +132,8 @@ def load_pair(spec: RunSpec, *, on_progress: Callable[[str, float | None], None]
     Raises:
         UserError: a model that cannot be loaded, or a draft that speaks other tokens.
     """
-    from engine.engine import check_same_vocabulary
     from engine.models import resolve_device
+    from engine.pairing import check_same_vocabulary
     from engine.registry import METHODS
 
     device = resolve_device(spec.device)

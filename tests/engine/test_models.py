@@ -19,9 +19,9 @@ from transformers import (
     T5Config,
 )
 
-from engine.engine import check_same_vocabulary
 from engine.errors import DecodeError, UserError
 from engine.models import load_model
+from engine.pairing import check_same_vocabulary
 from engine.requests import Request
 from engine.sampling import Sampling
 from tests.engine.tiny import (

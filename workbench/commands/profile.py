@@ -182,7 +182,7 @@ def _surroundings() -> dict[str, Any]:
 
 def _stored(pair: Pair, execution: str, batch: int) -> StoredProfile:
     """The profile a run would use. Raises UserError where there is none."""
-    from engine.engine import best_mode
+    from engine.execution import best_mode
     from engine.packages import at_hand
     from workbench.profiling.files import Setting, find
 

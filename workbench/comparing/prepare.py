@@ -156,8 +156,8 @@ def _load_text_draft(
 
 
 def _load(spec: CompareSpec, dtype: str, telling: Telling) -> Pair:
-    from engine.engine import check_same_vocabulary
     from engine.models import resolve_device
+    from engine.pairing import check_same_vocabulary
 
     device = resolve_device(spec.device)
     telling.progress("load", f"Loading {spec.target} in {dtype}")
@@ -212,7 +212,7 @@ def _check_drafts(arms: Sequence[Arm], site: Site, telling: Telling) -> None:
 
 def _why_foreign(pair: Pair) -> UserError | None:
     """Why tokens of the draft model are not tokens of the target, None where they are."""
-    from engine.engine import check_same_vocabulary
+    from engine.pairing import check_same_vocabulary
 
     if pair.draft is None:
         return None
@@ -238,7 +238,7 @@ def _capacity(talks: Mapping[str, Sequence[Conversation]], pair: Pair) -> int:
 
 
 def _best_mode(pair: Pair) -> str:
-    from engine.engine import best_mode
+    from engine.execution import best_mode
 
     return best_mode([model for model in (pair.target, pair.draft) if model is not None])
 

@@ -50,7 +50,9 @@ def measure_pair(
         UserError: vocabularies that differ, an architecture that cannot run trees.
         StoppedError: `should_stop` said so.
     """
-    from engine.engine import EngineConfig, check_same_vocabulary, forwards_for
+    from engine.engine import EngineConfig
+    from engine.execution import forwards_for
+    from engine.pairing import check_same_vocabulary
     from engine.parts import Part
     from engine.registry import parse_options
     from engine.runner import TreeRunner

@@ -101,8 +101,8 @@ class _Measure:
     """The draft model over given text."""
 
     def __init__(self, spec: RunSpec, draft: str) -> None:
-        from engine.engine import check_same_vocabulary
         from engine.models import resolve_device
+        from engine.pairing import check_same_vocabulary
         from engine.sampling import Sampling
         from workbench import models
 
