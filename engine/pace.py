@@ -76,6 +76,8 @@ class Pace:
         self._now, self._usual = _Speed(_DECAY), _Speed(_DECAY_USUAL)
         #: of a step's first draft pass, which all requests share, and of the narrow ones behind it
         self._passes = _Ratio(_DECAY_USUAL), _Ratio(_DECAY_USUAL)
+        #: what the last step took, milliseconds; None where others had the machine in between
+        self.took_ms: float | None = None
         self._began: float | None = None
         self._ended = 0.0
         self._drafted = 0.0
@@ -106,6 +108,7 @@ class Pace:
     def step_begins(self) -> None:
         """The last step is over; learn from it."""
         now = perf_counter()
+        self.took_ms = None
         if self._began is not None and self._expected is not None:
             draft_ms, rest_ms = self._expected
             took = now - self._began
@@ -114,6 +117,7 @@ class Pace:
             rest = (took - self._drafted) * 1e3
             for speed in (self._now, self._usual):
                 speed.learn((self._drafted * 1e3, draft_ms), (rest, rest_ms))
+            self.took_ms = took * 1e3
         self._began, self._expected = now, None
 
     def verdict_comes(self) -> None:

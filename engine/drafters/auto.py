@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from engine.bidding import Bidder, best_of_each, offers, winning
 from engine.calibration import Calibration, kind_of
 from engine.costs import Known, PairCost, contexts_up_to, measure, sizes_up_to
+from engine.depths import Depths
 from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.model_drafter import PENDING_ROWS, ModelDrafter, Policy, deepest
 from engine.growth import Chooser, Growth
@@ -63,6 +64,8 @@ class AutoDrafter(ModelDrafter):
         #: scored, drafted and wider milliseconds (`Worth`) by context and slots looked at
         self._tables: dict[tuple[int, int], tuple[list[float], list[float], float]] = {}
         self._rates: dict[int, Rate] = {}  # by requests in the batch
+        self._depths: dict[int, Depths] = {}  # likewise
+        self._last_active = 0
         self._luck: dict[int, Luck] = {}
         self._silent = 0  # steps since a request last drafted
         self._draft_ms = 0.0  # of the passes of this step, as measured beforehand
@@ -106,6 +109,7 @@ class AutoDrafter(ModelDrafter):
 
     def propose(self, sequences: list[Sequence]) -> list[TokenTree]:
         self.pace.step_begins()
+        self._tell_depths(len(sequences))
         self._draft_ms = self._slowed_ms = 0.0
         worth = self._worth = self._worth_now(sequences)
         trees = super().propose(sequences)
@@ -120,11 +124,20 @@ class AutoDrafter(ModelDrafter):
         rest_ms += worth.wider_ms * max(max(tree.num_nodes for tree in trees) - 2, 0)
         draft_ms = self._draft_ms
         self._rates[active].learn(tokens, self._slowed_ms + rest_ms)
+        self._depths[active].drafted(tokens)
         if self._alone:
             self._last = tree = trees[0]
             tree.expected_ms = self.pace.expected_ms(draft_ms, rest_ms)
         self.pace.drafting_ends(draft_ms, rest_ms)
         return trees
+
+    def _tell_depths(self, active: int) -> None:
+        """What the last step took goes to the depths tried with as many requests."""
+        if self._last_active and self.pace.took_ms is not None:
+            self._depths[self._last_active].took(self.pace.took_ms)
+        self._last_active = active
+        if active not in self._depths:
+            self._depths[active] = Depths(self._bounds.depth if active > 1 else 0)
 
     def _worth_now(self, sequences: list[Sequence]) -> Worth:
         """Costs at this context, and what time is worth."""
@@ -166,10 +179,10 @@ class AutoDrafter(ModelDrafter):
         bidders = [self._bidder(s, growths, choosers) for s in sequences if s.slot in choosers]
         so_far: list[float] = []
         begun: dict[int, Bidder] = {}
-        for level in range(self._bounds.depth):
+        depth = self._depths[len(sequences)].now or self._bounds.depth
+        for level in range(depth):
             start = perf_counter()
-            left = self._bounds.depth - level
-            chosen = self._chosen(bidders, so_far, left, first=level == 0)
+            chosen = self._chosen(bidders, so_far, depth - level, first=level == 0)
             if not chosen:
                 break
             for bidder, _ in chosen if level == 0 else ():

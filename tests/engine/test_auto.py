@@ -9,6 +9,7 @@ import pytest
 
 from engine.calibration import PRIOR_WEIGHT, RANKS, Calibration, bin_of, kind_of
 from engine.costs import Known, PairCost, PassCost, Profile, _rising, measure
+from engine.depths import Depths
 from engine.drafters import auto
 from engine.pace import Pace
 from engine.sampling import Sampling
@@ -410,6 +411,7 @@ def stepped(monkeypatch, target_cost: PassCost, *, batch: int, noise: float = 0.
     """Steps of requests that came together under these costs, draft passes being cheap."""
     target = tiny()
     with_costs(monkeypatch, target_cost, constant(0.5))
+    monkeypatch.setattr(auto, "Depths", lambda most: Depths(0))  # as deep as the bids say
     engine = engine_for("dynamic-tree", AUTO, target, near(target, noise=noise), batch=batch)
     for request in requests(batch, max_new_tokens=40):
         engine.add(request)
@@ -572,6 +574,7 @@ def test_in_a_batch_that_is_not_full_nodes_cost_no_slots(monkeypatch):
     target_cost = PassCost(nodes, (1,), (tuple(50.0 * min(n, 8) + 0.1 * n for n in nodes),))
     target = tiny()
     with_costs(monkeypatch, target_cost, constant(0.5))
+    monkeypatch.setattr(auto, "Depths", lambda most: Depths(0))
     engine = engine_for("dynamic-tree", AUTO, target, near(target), batch=8)
     for request in requests(2, max_new_tokens=40):
         engine.add(request)
@@ -586,6 +589,7 @@ def test_the_widest_tree_is_paid_for_by_all(monkeypatch):
         target = tiny()
         costs = PairCost(linear(50.0, 0.5), constant(0.5), constant(ms))
         monkeypatch.setattr(auto, "measure", lambda *runners, costs=costs, **how: costs)
+        monkeypatch.setattr(auto, "Depths", lambda most: Depths(0))
         engine = engine_for("dynamic-tree", AUTO, target, near(target), batch=4)
         for request in requests(4, max_new_tokens=60):
             engine.add(request)
@@ -593,6 +597,31 @@ def test_the_widest_tree_is_paid_for_by_all(monkeypatch):
         widest[ms] = max([tree.num_drafted for tree in trees])
         assert any(tree.num_drafted for tree in trees)
     assert widest[40.0] < 0.7 * widest[1e-6]
+
+
+def test_depths_take_turns_and_the_best_is_kept():
+    depths = Depths(6)
+    seen = []
+    for _ in range(2000):
+        depths.drafted(10.0)
+        seen.append(depths.now)
+        depths.took({1: 9.0, 2: 8.0, 3: 9.5, 6: 11.0}[depths.now])
+    assert set(seen[:64]) == {1, 2, 3, 6}
+    assert seen[500:].count(2) > 0.8 * len(seen[500:])
+    assert {1, 3, 6} <= set(seen[500:]), "the others are tried again"
+    for _ in range(2000):  # the text changes
+        depths.drafted(10.0)
+        seen.append(depths.now)
+        depths.took({1: 9.0, 2: 12.0, 3: 9.5, 6: 7.0}[depths.now])
+    assert seen[-500:].count(6) > 0.8 * 500
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_where_there_is_one_depth_nothing_is_tried(most):
+    depths = Depths(most)
+    depths.drafted(3.0)
+    depths.took(1.0)
+    assert depths.now == 0
 
 
 def test_drafting_that_finds_nothing_worth_scoring_ends(monkeypatch):
