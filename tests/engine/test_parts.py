@@ -8,8 +8,8 @@ import torch
 
 from engine.compiling import part_from_json, part_to_json
 from engine.errors import UserError
-from engine.parallel.asked import RanksConfig
 from engine.packages import package_path
+from engine.parallel.asked import RanksConfig
 from engine.parts import NORMED, Inside, Part, Sublayer, Uses, capture
 from engine.runner import Nodes, TreeRunner
 from engine.sharing import SharedRunner
