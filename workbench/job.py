@@ -184,14 +184,17 @@ class _Job:
 
     def _begin(self, plan: _Plan, engine: Engine, plain_step_ns: int | None) -> None:
         mode = engine.mode
-        known = environment.describe(self._spec, **plan.pair.as_models(), mode=mode)
+        known, note = environment.describe(self._spec, **plan.pair.as_models(), mode=mode), ""
         if engine.setting:
             known["setting"] = engine.setting
         if engine.parallel is not None:
-            known["parallel"] = engine.parallel.description
+            known["parallel"], note = engine.parallel.description, engine.parallel.note
             engine.parallel.begin_lanes()
         self._recorder.begin(mode=mode, plain_step_ns=plain_step_ns, environment=known)
-        self._herald.tell(RunStarted(self._recorder.run_id, mode, plain_step_ns, plan.num_requests))
+        started = RunStarted(
+            self._recorder.run_id, mode, plain_step_ns, plan.num_requests, note=note
+        )
+        self._herald.tell(started)
 
     def _decode_once(self, engine: Engine, plan: _Plan, repeat: int) -> bool:
         """The workload once; False if it was stopped, or could not be written any more."""
