@@ -52,11 +52,16 @@ class MeasuredSteps:
         return len(self._first)
 
     def walk(self, seed: int, requests: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """For each request by its index, whom it walks along and from where."""
-        drawn = [np.random.default_rng((seed, index)).random(2) for index in requests]
-        u = np.array(drawn).reshape(-1, 2)
-        source = (u[:, 0] * self.num_requests).astype(np.int64)
-        return source, (u[:, 1] * self._length[source]).astype(np.int64)
+        """For each request by its index, whom it walks along and from where.
+
+        Every measured token is as likely a start: requests drawn evenly would make much of short
+        ones, whose tokens are all early and harder to guess.
+        """
+        drawn = [np.random.default_rng((seed, index)).random() for index in requests]
+        token = (np.array(drawn) * self._length.sum()).astype(np.int64)
+        ends = np.cumsum(self._length)
+        source = np.searchsorted(ends, token, side="right")
+        return source, token - (ends - self._length)[source]
 
     def at(self, source_B: np.ndarray, position_B: np.ndarray) -> np.ndarray:
         """The measured step for each request at its position, counted on round and round."""

@@ -65,6 +65,17 @@ def test_a_walk_depends_on_seed_and_request_alone():
     assert (steps.request_S[around] == np.unique(steps.request_S)[source]).all()
 
 
+def test_walks_begin_at_every_measured_token_alike():
+    records = sorted(wide_run()[2], key=lambda step: (step.request, step.position))
+    cut = records[0].request
+    kept = [step for step in records if step.request != cut] + records[:3]
+    steps = MeasuredSteps.from_steps(kept)
+    share = sum(len(step.emitted) for step in records[:3]) / sum(len(s.emitted) for s in kept)
+    source, _ = steps.walk(1, range(4000))
+    assert share < 0.1
+    assert (source == 0).mean() == pytest.approx(share, abs=0.02)
+
+
 def test_files_hold_all_of_it(tmp_path):
     steps = measured()
     steps.save(tmp_path / "steps.npz")

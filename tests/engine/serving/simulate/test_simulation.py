@@ -153,7 +153,7 @@ def test_cancels_come_when_they_came():
     assert 100 * MS <= last[1].ended_ns <= 112 * MS
 
 
-@pytest.mark.parametrize("rate", [2.0, 9.0])  # often idle, often waiting
+@pytest.mark.parametrize("rate", [2.0, 12.0])  # often idle, often waiting
 @pytest.mark.parametrize("prompt", [(2, 20), (100, 700)])  # together, and a few at a time
 @pytest.mark.parametrize("name", ["plain", "static", "dynamic", "auction"])
 def test_a_fleet_of_one_is_the_scheduler(name, prompt, rate):
