@@ -22,9 +22,10 @@ import torch
 
 from engine.errors import UserError
 from engine.forward import HFStep
+from engine.inside import Inside
 from engine.models import DTYPES, LoadedModel, load_model
 from engine.packages import INDUCTOR, PACKED, SINGLE, TREE, package_path
-from engine.parts import Inside, Part, Sublayer
+from engine.parts import Part, Sublayer
 from engine.paths import cache_folder
 from engine.room import kv_shapes
 

@@ -11,8 +11,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from engine.inside import Inside
 from engine.packing import Chains, Packing, attention, packed
-from engine.parts import Attend, Inside, Part, telling
+from engine.parts import Attend, Part
+from engine.stand_ins import telling
 
 _WHOLE = Part()
 

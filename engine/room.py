@@ -10,8 +10,8 @@ import torch
 
 from cuda_ext.gather import as_words
 from engine.forward import ShapeProbe
+from engine.inside import Inside
 from engine.models import DTYPES, LoadedModel
-from engine.parts import Inside
 
 
 class Kept(NamedTuple):

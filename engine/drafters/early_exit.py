@@ -18,9 +18,10 @@ from engine.drafters.base import DrafterContext, Sequence
 from engine.drafters.model_drafter import ModelDrafter
 from engine.growth import Growth
 from engine.heads.kangaroo import check_exit
+from engine.inside import Inside
 from engine.models import LoadedModel
 from engine.options import option
-from engine.parts import Inside, Part, Uses
+from engine.parts import Part, Uses
 from engine.sharing import SharedRunner
 from engine.tree import Source, TokenTree
 

@@ -20,9 +20,11 @@ from engine.drafters.model_drafter import ModelDrafter
 from engine.drafters.policies import POLICIES
 from engine.drafters.skip_sets import AUTO, Resolved, resolve
 from engine.errors import UserError
+from engine.inside import Inside
 from engine.models import LoadedModel
 from engine.options import SUBLAYERS, option
-from engine.parts import Inside, Part, Sublayer, Uses, copy_of
+from engine.parts import Part, Sublayer, Uses
+from engine.stand_ins import copy_of
 
 #: where the adaptive exit begins (section 3.3), greedy and sampling
 _GREEDY_EXIT, _SAMPLING_EXIT = 0.8, 0.5

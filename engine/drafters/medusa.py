@@ -19,8 +19,9 @@ from engine.drafters.common import Common
 from engine.drafters.heads import head_for, head_option
 from engine.errors import UserError
 from engine.heads.medusa_fused import FusedMedusa
+from engine.inside import Inside
 from engine.options import option
-from engine.parts import NORMED, Inside, Part, Uses
+from engine.parts import NORMED, Part, Uses
 from engine.rank_paths import (
     Accuracies,
     RankTree,

@@ -22,8 +22,9 @@ from torch.nn import functional
 from engine.heads.eagle_layers import EagleLayer, FirstLayer
 from engine.heads.eagle_shape import EagleShape, check_fits, shape_for
 from engine.heads.norms import RMSNorm, gain_of, weights_hash
+from engine.inside import Inside
 from engine.models import LoadedModel
-from engine.parts import NORMED, Attend, Inside
+from engine.parts import NORMED, Attend
 
 #: how much of the usual random weights an untrained `fc` keeps
 _NOISE = 0.3

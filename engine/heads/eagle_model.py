@@ -17,8 +17,9 @@ from transformers import LlamaConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from engine.heads.eagle import AnyEagle
+from engine.inside import Inside
 from engine.models import LoadedModel
-from engine.parts import Inside, Part
+from engine.parts import Part
 
 #: points of the features that go in and of those that come out
 FEATURES, NEXT_FEATURES = 1, 2

@@ -66,7 +66,7 @@ def _third(
     config: dict[str, Any], state: dict[str, Tensor], path: Path, target: LoadedModel
 ) -> Published:
     from engine.heads.eagle_shape import default_points
-    from engine.parts import Inside
+    from engine.inside import Inside
 
     if config.get("norm_before_residual"):
         raise UserError(
@@ -102,7 +102,7 @@ def _third(
 def _first(
     config: dict[str, Any], state: dict[str, Tensor], path: Path, target: LoadedModel
 ) -> Published:
-    from engine.parts import Inside
+    from engine.inside import Inside
 
     if "layers.1." + _MARK in state:
         raise UserError(f"{path} has several layers; the layer of an EAGLE head is one.")

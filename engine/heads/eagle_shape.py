@@ -9,8 +9,9 @@ from torch import nn
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from engine.errors import UserError
+from engine.inside import Inside
 from engine.models import LoadedModel
-from engine.parts import Inside, Part
+from engine.parts import Part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from engine.errors import UserError
 from engine.heads.norms import gain_of, weights_hash
+from engine.inside import Inside
 from engine.models import LoadedModel
-from engine.parts import Attend, Inside
+from engine.parts import Attend
 
 ROPE_BASE = 10000.0
 #: layers before the exit, in the paper for a model of 32

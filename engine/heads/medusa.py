@@ -127,7 +127,7 @@ class MedusaHeads(nn.Module):
 
         Raises UserError for sizes that make no heads, or heads of another target.
         """
-        from engine.parts import Inside
+        from engine.inside import Inside
 
         inside = Inside.of(target.model)
         wanted = {"num_layers": 1, "tied": True, "projection": False} | sizes

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from engine.errors import UserError
 from engine.heads.eagle import EagleHead
+from engine.inside import Inside
 from engine.models import LoadedModel
-from engine.parts import Inside
 from engine.training.heads import HeadBatch, Hits
 from engine.training.medusa import count_hits
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.inside import capture
 from engine.models import LoadedModel
-from engine.parts import capture
 from engine.training.batches import BatchSampler, TokenArray
 from engine.training.heads import HeadBatch, HeadData, HeadRecipe
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from engine.heads.kangaroo import KangarooAdapter, causal
+from engine.inside import Inside
 from engine.models import LoadedModel
-from engine.parts import Inside
 from engine.training.heads import RANKS, HeadBatch, Hits
 
 #: offsets that are looked at: of a chain of drafted tokens that is all right so far

@@ -17,8 +17,9 @@ import torch
 
 from engine.heads import KINDS, head_kind
 from engine.heads.files import find_head, save_head
+from engine.inside import capture
 from engine.models import LoadedModel
-from engine.parts import NORMED, capture
+from engine.parts import NORMED
 
 #: what `build` of each kind is told beyond what it reads off the target
 SIZES: dict[str, dict[str, Any]] = {"medusa": {"num_heads": 3}}

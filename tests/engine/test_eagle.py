@@ -17,7 +17,7 @@ from engine.growth import top_k
 from engine.heads.eagle import EagleHead
 from engine.heads.eagle_model import DRAFTING, FEATURES
 from engine.heads.files import load_head
-from engine.parts import capture
+from engine.inside import capture
 from engine.requests import Request
 from engine.sampling import Sampling
 from engine.training.eagle import EagleObjective

@@ -14,7 +14,8 @@ from transformers import AutoModel, LlamaConfig, Qwen2Config
 from engine.errors import UserError
 from engine.heads.eagle import FirstHead
 from engine.heads.files import load_head
-from engine.parts import NORMED, capture
+from engine.inside import capture
+from engine.parts import NORMED
 from engine.requests import Request
 from engine.sampling import Sampling
 from tests.engine.test_eagle import follow, rows_are_those_of_a_fresh_run

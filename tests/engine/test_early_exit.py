@@ -15,7 +15,8 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.heads.kangaroo import KangarooAdapter, causal
-from engine.parts import Inside, Part, capture
+from engine.inside import Inside, capture
+from engine.parts import Part
 from engine.records import FinishReason
 from engine.requests import Request
 from engine.runner import TreeRunner

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 from engine.errors import UserError
 from engine.heads.files import load_head
 from engine.heads.kangaroo import KangarooAdapter, _angles, _rotated, causal
-from engine.parts import Inside, capture
+from engine.inside import Inside, capture
 from tests.engine.heads_fixture import untrained, write_head
 from tests.engine.tiny import CONFIGS, tiny
 

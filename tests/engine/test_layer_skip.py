@@ -15,7 +15,8 @@ from engine.drafters import skip_sets
 from engine.drafters.layer_skip import Options, can_skip_halves, resolved
 from engine.drafters.skip_sets import SavedSet, check_set, parse_set, set_text, starting_points
 from engine.errors import UserError
-from engine.parts import Inside, Sublayer
+from engine.inside import Inside
+from engine.parts import Sublayer
 from engine.sampling import Sampling
 from tests.engine import tiny as tinies
 from tests.engine.tiny import CONFIGS, decode_all, engine_for, requests, tiny, tokens_of

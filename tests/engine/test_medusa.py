@@ -15,7 +15,8 @@ from engine.drafters.medusa import Options, accuracies_of, tree_of
 from engine.errors import UserError
 from engine.heads.files import load_head
 from engine.heads.medusa_fused import FusedMedusa
-from engine.parts import NORMED, Inside, capture
+from engine.inside import Inside, capture
+from engine.parts import NORMED
 from engine.records import FinishReason
 from engine.requests import Request
 from engine.sampling import Sampling

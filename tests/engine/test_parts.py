@@ -8,9 +8,10 @@ import torch
 
 from engine.compiling import part_from_json, part_to_json
 from engine.errors import UserError
+from engine.inside import Inside, capture
 from engine.packages import package_path
 from engine.parallel.asked import RanksConfig
-from engine.parts import NORMED, Inside, Part, Sublayer, Uses, capture
+from engine.parts import NORMED, Part, Sublayer, Uses
 from engine.runner import Nodes, TreeRunner
 from engine.sharing import SharedRunner
 from engine.target import Target

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from engine.errors import UserError
-from engine.parts import capture
+from engine.inside import capture
 from engine.training.eagle import EagleObjective, RolloutAttention
 from engine.training.heads import HeadBatch
 from tests.engine.tiny import VOCAB, tiny

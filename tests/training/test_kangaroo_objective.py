@@ -7,7 +7,7 @@ import torch
 
 from engine.errors import UserError
 from engine.heads.kangaroo import causal
-from engine.parts import Inside, capture
+from engine.inside import Inside, capture
 from engine.training.heads import HeadBatch
 from engine.training.kangaroo import KangarooObjective
 from tests.engine.tiny import VOCAB, tiny
