@@ -77,8 +77,8 @@ def fill(environment: dict[str, str], scratch: Path) -> None:
     """Runs of one prompt, a comparison, a sweep."""
     draftree = str(Path(sys.executable).with_name("draftree"))
 
-    def do(*arguments: str) -> None:
-        subprocess.run([draftree, *arguments], cwd=ROOT, env=environment, check=True)
+    def do(*arguments: str) -> None:  # what it leaves in the folder it stands in goes with it
+        subprocess.run([draftree, *arguments], cwd=scratch, env=environment, check=True)
 
     sweep = scratch / "sweep.json"
     sweep.write_text(json.dumps(SWEEP))
