@@ -87,7 +87,7 @@ def fill(environment: dict[str, str], scratch: Path) -> None:
        "--limit", "4", "--repeats", "3", "-n", "96")  # fmt: skip
     do("tune", "dynamic-tree", "-w", "code", "--limit", "6", "-n", "64", "--trials", "16",
        "--only", "policy,nodes,depth", "--name", STUDY)  # fmt: skip
-    do("load", "-m", "dynamic-tree", "-o", "policy=auto", "--rate", "2.5", "--requests", "30",
+    do("load", "-m", "dynamic-tree", "-o", "policy=auto", "--rate", "8", "--requests", "40",
        "-n", "40", "--slots", "5", "--clients", "3", "--deadline", "uniform:4-12",
        "--cancel-fraction", "0.08")  # fmt: skip
     folder = scratch / "heads" / HEADS
