@@ -82,8 +82,8 @@ function createBatch(section, { onChoose }) {
 
   function head(at) {
     const m = facts.moments, { label } = facts.groups[m.group[at]], budget = m.budget[at];
-    const nodes = `${m.nodes[at]} nodes scored`;
-    which.textContent = `${label ? `${label}: ` : ""}${m.active[at]} in the batch, ${budget === null ? nodes : `${nodes} of ${budget} allowed`}, ${m.draft_passes[at]} draft passes`;
+    const nodes = `${m.nodes[at]} nodes scored`, passes = m.draft_passes[at];
+    which.textContent = `${label ? `${label}: ` : ""}${m.active[at]} in the batch, ${budget === null ? nodes : `${nodes} of ${budget} allowed`}, ${passes} draft ${passes === 1 ? "pass" : "passes"}`;
   }
 
   function fill(row, seat, at, bidders, chosen) {
